@@ -1,0 +1,104 @@
+// The boundary of the native engine: a loaded model and sessions over it, tokens in, tokens out; no tensor in sight.
+// Native code knows nothing of JavaScript, VS Code, prompts, repositories or the network (house invariant 1).
+// A Model and its Sessions belong to one caller thread at a time; cancel() alone may be called from any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "model/config.h"
+#include "model/sampler.h"
+#include "model/tokenizer.h"
+
+namespace ringside {
+
+struct LoadOptions {
+  std::string folder;
+  std::string backend = "auto";  // "auto", "cpu", "reference"
+  std::string isa;               // "": best of this machine
+  int threads = 0;               // 0: physical cores
+  SlopeForm slope_form = SlopeForm::kA;
+  std::function<bool(float fraction)> progress;  // false: stop loading
+};
+
+struct ModelInfo {
+  std::string folder, layout, backend, device, isa;
+  int threads = 0;
+  int32_t vocab = 0;             // usable ids
+  int32_t vocab_rows = 0;
+  int32_t layers = 0, linear_layers = 0, heads = 0;
+  int32_t context_tokens = 0;
+  int64_t weight_file_bytes = 0, weight_resident_bytes = 0, state_bytes = 0, kv_bytes_per_token = 0;
+  std::vector<int32_t> stop_tokens;
+};
+
+// Set from any thread; polled inside a chunk.
+class CancelFlag {
+ public:
+  void cancel() { flag_.store(true, std::memory_order_relaxed); }
+  void clear() { flag_.store(false, std::memory_order_relaxed); }
+  bool cancelled() const { return flag_.load(std::memory_order_relaxed); }
+ private:
+  std::atomic<bool> flag_{false};
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  static Result<std::shared_ptr<Model>> load(const LoadOptions& options);
+  virtual const ModelInfo& info() const = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+};
+
+// An in-memory state at a chunk boundary together with the tokens that led to it. Dropping it frees its memory.
+class Snapshot {
+ public:
+  virtual ~Snapshot() = default;
+  virtual int64_t position() const = 0;
+  virtual int64_t bytes() const = 0;
+  virtual std::span<const int32_t> tokens() const = 0;
+};
+
+enum class StopReason : int32_t { kStopToken, kTokenLimit, kContextFull, kCancelled };
+
+struct GenerateOptions {
+  int64_t max_tokens = 0;
+  SamplerOptions sampler;
+  std::vector<int32_t> stop_tokens;                  // in addition to the model's own
+};
+struct GenerateResult {
+  StopReason reason = StopReason::kTokenLimit;
+  int64_t tokens = 0;            // generated, a stop token not counted
+};
+
+class Session {
+ public:
+  virtual ~Session() = default;
+  static Result<std::unique_ptr<Session>> open(std::shared_ptr<Model> model);
+  virtual int64_t position() const = 0;              // tokens held
+  virtual std::span<const int32_t> tokens() const = 0;
+  virtual int64_t bytes() const = 0;
+
+  // Makes the session hold exactly `prompt`: keeps its own tokens when they are a prefix of it, else restores the best
+  // of `snapshots` (longest that is a prefix), else starts anew; then reads the rest. Returns the number of tokens that
+  // were not read again. `advanced(position)` is called after each slab. At least the last token is always read, so that
+  // logits for the next token exist. After a cancel the tokens read so far are kept.
+  virtual Result<int64_t> sync(std::span<const int32_t> prompt, std::span<const std::shared_ptr<Snapshot>> snapshots,
+                               CancelFlag& cancel, const std::function<void(int64_t)>& advanced) = 0;
+  // Snapshot at the last chunk boundary at or before the current position.
+  virtual Result<std::shared_ptr<Snapshot>> snapshot() = 0;
+  // Continues from the last token of sync(). `sink` gets each new id at once; false stops.
+  virtual Result<GenerateResult> generate(const GenerateOptions& options, CancelFlag& cancel,
+                                          const std::function<bool(int32_t id)>& sink) = 0;
+  // Feeds `tokens` and returns logits [count, vocab_rows]; for tools and tests.
+  virtual Result<std::vector<float>> logits(std::span<const int32_t> tokens, CancelFlag& cancel) = 0;
+  virtual Result<std::vector<float>> state_norms() const = 0;  // [linear layers, heads]
+};
+
+}  // namespace ringside

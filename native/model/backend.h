@@ -1,0 +1,116 @@
+// The line between the model's graph owner and a device: a versioned table of C functions, so that a backend can be its
+// own shared library. No C++ type and no exception crosses it. Every function that can fail returns 0 for success or
+// fills `error` and returns -1.
+//
+// What is bit-identical (house section 3a): for one backend on one build and instruction set, the logits of a position depend on the
+// tokens before it alone, not on how they were split into calls, on the number of threads, or on save and restore.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RS_BACKEND_VERSION 1
+#define RS_CHUNK_TOKENS 64   /* chunk n is the positions [64n, 64n+64) */
+#define RS_PAGE_TOKENS 256   /* positions of one reference-counted KV page */
+
+typedef struct rs_error {
+  int32_t kind;              /* ringside::ErrorKind */
+  char subject[160];
+  char expected[160];
+  char actual[160];
+} rs_error;
+
+/* Plain copy of ringside::Config, see config.h for meanings. */
+typedef struct rs_config {
+  int32_t vocab_rows, hidden, layers, group, heads, kv_heads, head_dim, rotary_dim, dense_width, expert_width,
+      shared_width, experts, experts_per_token, expert_groups, groups_per_token, dense_layers, norm_groups,
+      context_tokens;
+  float rms_eps, routed_scale;
+  int32_t linear_silu, expert_bias, slope_form;
+  const float* slopes;       /* [layers, heads] */
+  const float* inv_freq;     /* [rotary_dim / 2] */
+} rs_config;
+
+/* One matrix [rows, cols], row-major, lent until release(). format: ringside::WeightFormat. */
+typedef struct rs_matrix {
+  int32_t format;
+  int64_t rows, cols, group_columns;
+  const void* data;
+  const float* scales;
+  void* owner;
+} rs_matrix;
+
+/* Weights are pulled one tensor at a time, so that loading never needs twice the memory. */
+typedef struct rs_weight_source {
+  void* context;
+  int32_t (*read_matrix)(void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out, rs_error* error);
+  void (*release)(void* context, rs_matrix* matrix);
+  int32_t (*read_vector)(void* context, const char* name, int64_t length, float* out, rs_error* error);
+} rs_weight_source;
+
+typedef struct rs_load_options {
+  int32_t threads;           /* 0: physical cores */
+  const char* isa;           /* NULL or "": best; "plain", "avx2", "avx512" */
+  void* progress_context;
+  int32_t (*progress)(void* context, float fraction); /* non-zero: cancel */
+} rs_load_options;
+
+typedef struct rs_memory_plan {
+  int64_t weight_bytes, state_bytes, kv_bytes_per_token, scratch_bytes;
+} rs_memory_plan;
+
+typedef struct rs_model rs_model;
+typedef struct rs_session rs_session;
+typedef struct rs_snapshot rs_snapshot;
+
+typedef enum rs_logits { RS_LOGITS_NONE = 0, RS_LOGITS_LAST = 1, RS_LOGITS_ALL = 2 } rs_logits;
+
+typedef struct rs_poll {     /* asked at least every 50 ms while a call runs; non-zero: stop */
+  void* context;
+  int32_t (*cancelled)(void* context);
+  void (*advanced)(void* context, int64_t position); /* may be NULL; after each slab */
+} rs_poll;
+
+typedef struct rs_backend {
+  int32_t version;           /* RS_BACKEND_VERSION */
+  const char* name;          /* "cpu", "reference" */
+
+  int32_t (*plan_memory)(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out, rs_error* error);
+  int32_t (*load)(const rs_config* config, const rs_weight_source* source, const rs_load_options* options, rs_model** out, rs_error* error);
+  void (*unload)(rs_model* model);                 /* after all its sessions and snapshots are closed */
+  const char* (*device)(const rs_model* model);    /* "Intel Xeon …, avx512, 2 threads" */
+  const char* (*isa)(const rs_model* model);
+  int32_t (*threads)(const rs_model* model);
+  int64_t (*weight_bytes)(const rs_model* model);  /* resident */
+
+  int32_t (*open)(rs_model* model, rs_session** out, rs_error* error);
+  void (*close)(rs_session* session);
+  int64_t (*position)(const rs_session* session);  /* tokens held: the next one takes this position */
+  int64_t (*session_bytes)(const rs_session* session);
+
+  /* Appends `count` tokens. logits: [1 or count, vocab_rows] fp32 for RS_LOGITS_LAST / ALL. A cancelled or failed call
+     leaves the session at a position it had passed before (position() says which), its state exactly that of the tokens kept. */
+  int32_t (*extend)(rs_session* session, const int32_t* tokens, int64_t count, rs_logits want, float* logits, const rs_poll* poll, rs_error* error);
+  /* Cuts the last rows of the open chunk: 0 <= position() - keep and keep >= position() / 64 * 64. */
+  int32_t (*accept)(rs_session* session, int64_t keep_position, rs_error* error);
+
+  /* A snapshot at the last chunk boundary: linear states copied, KV pages shared. */
+  int32_t (*save)(rs_session* session, rs_snapshot** out, rs_error* error);
+  int32_t (*restore)(rs_model* model, const rs_snapshot* snapshot, rs_session** out, rs_error* error);
+  int64_t (*snapshot_position)(const rs_snapshot* snapshot);
+  int64_t (*snapshot_bytes)(const rs_snapshot* snapshot);
+  void (*drop)(rs_snapshot* snapshot);
+
+  /* Frobenius norm of S as after the last token, [linear layers, heads]; for tests and `logits`. */
+  int32_t (*state_norms)(const rs_session* session, float* out, rs_error* error);
+} rs_backend;
+
+const rs_backend* rs_cpu_backend(void);
+const rs_backend* rs_reference_backend(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,72 @@
+// Owns: reading the weights of a checkpoint folder, tensor by tensor, whatever layout they are stored in.
+// Must never: know a backend, or trust a size from a file before it was compared with the file's length.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../error.h"
+#include "config.h"
+
+namespace ringside {
+
+// How the values of a Matrix are held in memory.
+enum class WeightFormat : int32_t {
+  kF32 = 0,   // float[rows * cols]
+  kBF16 = 1,  // uint16_t[rows * cols]
+  kQ8 = 2,    // int8_t[rows * cols], value = q * scales[row * groups + col / group_columns]
+};
+
+// One linear weight [rows = out, cols = in], row-major, y = x · Wᵀ. Owns its memory.
+struct Matrix {
+  WeightFormat format = WeightFormat::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t group_columns = 0;    // kQ8: columns that share one scale; divides cols
+  std::vector<uint8_t> data;    // in `format`
+  std::vector<float> scales;    // kQ8: [rows, cols / group_columns]
+
+  // Dequantised row into out[cols].
+  void row_to_float(int64_t row, float* out) const;
+};
+
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+  // Opens a folder: config.json, generation_config.json (optional), model.safetensors or
+  // model.safetensors.index.json with its shards; quantization_config decides the layout. Every tensor the
+  // config calls for is checked here for presence, dtype and shape, unknown ones are refused outside the skip
+  // list of specification section 7, so later reads fail on I/O alone.
+  static Result<std::unique_ptr<Checkpoint>> open(const std::string& folder);
+
+  virtual const Config& config() const = 0;
+  // "bf16", "f32", "q8 (compressed-tensors, group 128)": for people.
+  virtual const std::string& layout_name() const = 0;
+  // Bytes of all tensors in the files.
+  virtual int64_t weight_bytes() const = 0;
+  // `base` is the tensor name without ".weight", for example "model.layers.3.attention.dense".
+  virtual Result<Matrix> read_matrix(const std::string& base, int64_t rows, int64_t cols) const = 0;
+  // A vector parameter (norm weights, expert_bias) as fp32, full tensor name.
+  virtual Result<std::vector<float>> read_vector(const std::string& name, int64_t length) const = 0;
+};
+
+struct QuantizeOptions {
+  int bits = 8;              // this version: 8 only
+  int group_columns = 128;   // 32, 64 or 128
+  int64_t shard_bytes = 45'000'000;  // no output file is larger
+};
+struct QuantizeReport {
+  struct Row { std::string tensor; double relative_rms_error; };
+  int64_t input_bytes = 0, output_bytes = 0;
+  int shards = 0;
+  std::vector<Row> tensors;
+};
+// Rewrites a bf16/f32 checkpoint folder as compressed-tensors "pack-quantized", streaming tensor by tensor;
+// norms, router (mlp.gate) and expert_bias keep their bytes; config.json gains quantization_config; tokenizer and
+// generation files are copied. `out_folder` appears complete or not at all.
+Result<QuantizeReport> quantize_checkpoint(const std::string& in_folder, const std::string& out_folder,
+                                           const QuantizeOptions& options);
+
+}  // namespace ringside

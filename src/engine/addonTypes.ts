@@ -1,0 +1,63 @@
+// The one description of what the native addon exports (native/binding/addon.cc). Nothing here throws: each failure is a value.
+import type { RingsideError } from "../protocol/errors";
+import type { ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
+
+export type NativeResult<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: RingsideError };
+
+export interface NativeAddon {
+  /** Loads on a worker thread. onProgress gets 0..1. */
+  loadModel(
+    options: {
+      readonly folder: string;
+      readonly backend: string;
+      readonly threads: number;
+      readonly slopeForm: string;
+      readonly isa: string;
+    },
+    onProgress: (fraction: number) => void,
+  ): Promise<NativeResult<NativeModel>>;
+}
+
+export interface NativeModel {
+  info(): ModelInfo & { readonly stopTokens: readonly number[] };
+  /** Plain characters, added tokens off. */
+  encode(text: string): NativeResult<Int32Array>;
+  /** Added tokens recognised; for `ringside tokenize --special`. */
+  encodeWithAdded(text: string): NativeResult<Int32Array>;
+  /** -1: this model has no such added token. */
+  addedId(content: string): number;
+  decode(ids: Int32Array): NativeResult<string>;
+  openSession(): NativeResult<NativeSession>;
+  /** Frees the weights once the sessions and snapshots are closed too. Further calls give "state-invalid". */
+  close(): void;
+}
+
+/** One call runs at a time; another gives "state-invalid". */
+export interface NativeSession {
+  position(): number;
+  bytes(): number;
+  /** See Session::sync in native/engine.h. */
+  sync(
+    tokens: Int32Array,
+    snapshots: readonly NativeSnapshot[],
+    onAdvanced: (position: number) => void,
+  ): Promise<NativeResult<{ readonly reused: number }>>;
+  snapshot(): NativeResult<NativeSnapshot>;
+  /** onTokens gets batches at most 30 ms apart; `text` is complete UTF-8. */
+  generate(
+    options: { readonly maxTokens: number; readonly sampler: SamplerOptions; readonly stopTokens: readonly number[] },
+    onTokens: (ids: Int32Array, text: string) => void,
+  ): Promise<NativeResult<{ readonly reason: StopReason; readonly tokens: number }>>;
+  /** Feeds tokens; logits are [tokens, vocabRows]. */
+  logits(tokens: Int32Array): Promise<NativeResult<Float32Array>>;
+  stateNorms(): NativeResult<Float32Array>;
+  /** Stops the running call within 100 ms; it then ends with "cancelled". Safe at any time. */
+  cancel(): void;
+  close(): void;
+}
+
+export interface NativeSnapshot {
+  position(): number;
+  bytes(): number;
+  close(): void;
+}

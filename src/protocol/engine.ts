@@ -1,0 +1,160 @@
+// Owns: the words spoken between the engine's client and the engine host process, and the port that the rooms above use.
+// Imports nothing but this room. Every message is validated on arrival (validate.ts) and framed by frame.ts.
+import type { RingsideError } from "./errors";
+
+export const engineProtocolVersion = 1;
+
+/** What stands between two cuts of a prompt; the parts of a piece are encoded one by one, pieces always separately (house 3a). */
+export interface PromptPiece {
+  readonly parts: readonly PromptPart[];
+}
+/** `special`: an added token put in by id; a model that lacks it gets the same characters as plain text. `text`: plain characters, added tokens off. */
+export type PromptPart = { readonly special: string } | { readonly text: string };
+
+/** A whole prompt. The caller always hands over all of it; the host decides what is read again (house invariant 7). */
+export interface Prompt {
+  readonly pieces: readonly PromptPiece[];
+  /** Index of the first piece that does not belong to the repository's base: a snapshot is kept for what stands before it. */
+  readonly basePieces: number;
+}
+
+export interface LoadRequest {
+  readonly folder: string;
+  readonly backend: "auto" | "cpu" | "reference";
+  /** 0: the number of physical cores. */
+  readonly threads: number;
+  readonly slopeForm: "A" | "B" | "C";
+  /** "": the best of this machine; "plain", "avx2", "avx512". */
+  readonly isa: string;
+}
+
+export interface ModelInfo {
+  readonly folder: string;
+  readonly layout: string;
+  readonly backend: string;
+  readonly device: string;
+  readonly isa: string;
+  readonly threads: number;
+  readonly vocab: number;
+  readonly vocabRows: number;
+  readonly layers: number;
+  readonly linearLayers: number;
+  readonly heads: number;
+  readonly contextTokens: number;
+  readonly weightFileBytes: number;
+  readonly weightResidentBytes: number;
+  readonly stateBytes: number;
+  readonly kvBytesPerToken: number;
+}
+
+export interface SamplerOptions {
+  /** 0: greedy. */
+  readonly temperature: number;
+  readonly topP: number;
+  readonly repetitionPenalty: number;
+  readonly seed: number;
+}
+
+export interface SyncProgress {
+  /** Tokens of the prompt that are in the state now, reused ones included. */
+  readonly position: number;
+  readonly promptTokens: number;
+  readonly reusedTokens: number;
+  /** Measured since this sync began. */
+  readonly tokensPerSecond: number;
+}
+export interface SyncDone {
+  readonly promptTokens: number;
+  readonly reusedTokens: number;
+  /** Tokens before the piece `basePieces`. */
+  readonly baseTokens: number;
+  /** Of those, read again in this sync. */
+  readonly baseTokensRead: number;
+  readonly milliseconds: number;
+}
+export interface TokenBatch {
+  readonly ids: readonly number[];
+  /** Complete UTF-8 of these tokens, special tokens spelled out (`<think>`). */
+  readonly text: string;
+}
+export type StopReason = "stop-token" | "token-limit" | "context-full" | "cancelled";
+export interface GenerateDone {
+  readonly reason: StopReason;
+  readonly tokens: number;
+  readonly milliseconds: number;
+  /** From the start of generate() to its first token. */
+  readonly firstTokenMs: number;
+}
+export interface LogitsDone {
+  readonly argmax: readonly number[];
+  readonly logprobs: readonly number[];
+  readonly last: readonly number[];
+  readonly stateNorms: readonly (readonly number[])[];
+}
+
+/** Client → host. `id` is the request's; replies carry it. */
+export type EngineRequest =
+  | { readonly type: "hello"; readonly id: number; readonly version: number }
+  | { readonly type: "load"; readonly id: number; readonly load: LoadRequest }
+  | { readonly type: "unload"; readonly id: number }
+  | { readonly type: "count"; readonly id: number; readonly texts: readonly string[] }
+  | { readonly type: "tokenize"; readonly id: number; readonly texts: readonly string[]; readonly special: boolean }
+  | { readonly type: "detokenize"; readonly id: number; readonly ids: readonly (readonly number[])[] }
+  | { readonly type: "logits"; readonly id: number; readonly ids: readonly number[]; readonly split: readonly number[] }
+  | { readonly type: "sync"; readonly id: number; readonly prompt: Prompt }
+  | { readonly type: "generate"; readonly id: number; readonly maxTokens: number; readonly sampler: SamplerOptions }
+  | { readonly type: "cancel"; readonly id: number; readonly target: number };
+
+/** Host → client. Exactly one of `result` or `failed` ends each request. */
+export type EngineReply =
+  | { readonly type: "progress"; readonly id: number; readonly fraction: number }
+  | { readonly type: "syncProgress"; readonly id: number; readonly progress: SyncProgress }
+  | { readonly type: "tokens"; readonly id: number; readonly batch: TokenBatch }
+  | { readonly type: "result"; readonly id: number; readonly result: EngineResult }
+  | { readonly type: "failed"; readonly id: number; readonly error: RingsideError };
+
+export type EngineResult =
+  | { readonly of: "hello"; readonly version: number; readonly pid: number }
+  | { readonly of: "load"; readonly info: ModelInfo }
+  | { readonly of: "unload" }
+  | { readonly of: "count"; readonly tokens: readonly number[] }
+  | { readonly of: "tokenize"; readonly ids: readonly (readonly number[])[] }
+  | { readonly of: "detokenize"; readonly texts: readonly string[] }
+  | { readonly of: "logits"; readonly logits: LogitsDone }
+  | { readonly of: "sync"; readonly sync: SyncDone }
+  | { readonly of: "generate"; readonly generate: GenerateDone }
+  | { readonly of: "cancel" };
+
+export type EngineState = "stopped" | "starting" | "loading" | "ready" | "reading" | "generating" | "failed";
+export interface EngineStatus {
+  readonly state: EngineState;
+  readonly model: ModelInfo | null;
+  /** The last failure that left the engine in "failed" or "stopped". */
+  readonly error: RingsideError | null;
+  /** Last measured speeds, absent when never measured. */
+  readonly prefillTokensPerSecond?: number;
+  readonly decodeTokensPerSecond?: number;
+}
+
+/**
+ * What the rooms above see of the engine (implemented by src/engine/client.ts). Every promise rejects with
+ * RingsideFailure; an aborted signal rejects with kind "cancelled". load() is idempotent for equal options; the other calls
+ * load the last given model when the process was restarted. One sync/generate runs at a time ("engine-busy").
+ */
+export interface EnginePort {
+  status(): EngineStatus;
+  onStatus(listener: (status: EngineStatus) => void): () => void;
+  load(request: LoadRequest, options?: { onProgress?: (fraction: number) => void; signal?: AbortSignal }): Promise<ModelInfo>;
+  unload(): Promise<void>;
+  countTokens(texts: readonly string[], signal?: AbortSignal): Promise<readonly number[]>;
+  sync(prompt: Prompt, options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal }): Promise<SyncDone>;
+  generate(
+    request: { maxTokens: number; sampler: SamplerOptions },
+    options: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },
+  ): Promise<GenerateDone>;
+  tokenize(texts: readonly string[], special: boolean): Promise<readonly (readonly number[])[]>;
+  detokenize(ids: readonly (readonly number[])[]): Promise<readonly string[]>;
+  logits(ids: readonly number[], split: readonly number[]): Promise<LogitsDone>;
+  /** Ends the process. The port can be used again afterwards. */
+  stop(): Promise<void>;
+}

@@ -1,0 +1,70 @@
+// Owns: the kinds of failure that cross a wall, with their fields. Must never hold a sentence for people:
+// those are worded at the door (src/extension/, src/cli/).
+
+/** Failures of the native engine; the same words as native/error.h. */
+export const nativeErrorKinds = [
+  "file-missing",
+  "file-unreadable",
+  "file-truncated",
+  "file-malformed",
+  "file-write-failed",
+  "config-invalid",
+  "architecture-unknown",
+  "tensor-missing",
+  "tensor-unknown",
+  "tensor-shape",
+  "tensor-dtype",
+  "quantization-unsupported",
+  "tokenizer-invalid",
+  "out-of-memory",
+  "context-full",
+  "token-out-of-range",
+  "cancelled",
+  "argument-invalid",
+  "state-invalid",
+  "backend-unavailable",
+  "internal",
+] as const;
+
+/** Failures of the process wall and of the rooms above it. */
+export const hostErrorKinds = [
+  "engine-missing", // the native addon is not there or cannot be loaded on this machine
+  "engine-died", // the engine process ended while the request ran
+  "engine-restart-limit", // it died too often in too short a time
+  "engine-busy", // another request runs
+  "frame-invalid", // bytes on the wire that are not a frame of this protocol
+  "model-not-loaded",
+  "repository-empty", // no readable text file
+  "repository-gone", // the folder was closed or removed
+  "repository-untrusted",
+  "question-empty",
+  "question-too-long",
+] as const;
+
+export type NativeErrorKind = (typeof nativeErrorKinds)[number];
+export type ErrorKind = NativeErrorKind | (typeof hostErrorKinds)[number];
+
+/** One failure as plain data. Empty strings mean "not applicable". */
+export interface RingsideError {
+  readonly kind: ErrorKind;
+  /** The file, tensor, field or argument that is wrong. */
+  readonly subject: string;
+  /** The limit or value that was needed. */
+  readonly expected: string;
+  /** The value that was found. */
+  readonly actual: string;
+}
+
+/** Carries a {@link RingsideError} through code that throws. */
+export class RingsideFailure extends Error {
+  readonly error: RingsideError;
+  constructor(error: RingsideError) {
+    super([error.kind, error.subject, error.expected, error.actual].filter((part) => part !== "").join(": "));
+    this.name = "RingsideFailure";
+    this.error = error;
+  }
+}
+
+export function failure(kind: ErrorKind, subject = "", expected = "", actual = ""): RingsideFailure {
+  return new RingsideFailure({ kind, subject, expected, actual });
+}

@@ -1,0 +1,161 @@
+// Owns: what one question is and what happens to it, as plain data: between src/answer/ and its front doors, and between
+// the extension and the Q&A page. Imports nothing but this room.
+import type { EngineStatus } from "./engine";
+import type { RingsideError } from "./errors";
+
+export const questionLimitCharacters = 20_000;
+
+export type Effort = "off" | "low" | "high";
+
+export type FileMode = "full" | "outline" | "dropped";
+/** Why a file is not in the context. Worded at the door. */
+export type DropReason =
+  | "ignored"
+  | "binary"
+  | "too-large"
+  | "minified"
+  | "generated"
+  | "lock-file"
+  | "secret"
+  | "symlink"
+  | "unreadable"
+  | "out-of-scope"
+  | "over-budget"
+  | "file-limit";
+/** Why a file is in the context. */
+export type KeepReason = "base" | "supplement" | "pinned";
+export interface PlannedFile {
+  readonly path: string;
+  /** 0 when it was never counted. */
+  readonly tokens: number;
+  readonly mode: FileMode;
+  readonly reason: DropReason | KeepReason;
+}
+export interface PlanSummary {
+  readonly budgetTokens: number;
+  readonly readFiles: number;
+  /** All text files that could have been read: ignored, binary and the like not counted. */
+  readonly totalFiles: number;
+  readonly readTokens: number;
+}
+
+export type CitationStatus = "verified" | "relocated" | "not-found";
+export interface Citation {
+  /** Unique within its turn, ascending in the order of the answer. */
+  readonly id: number;
+  readonly kind: "block" | "path";
+  readonly path: string;
+  /** 1-based, inclusive; 0 when there is no place. */
+  readonly startLine: number;
+  readonly endLine: number;
+  readonly status: CitationStatus;
+  /** What the model said, when it differs from `path` or when nothing was found; "" when it named nothing. */
+  readonly namedPath: string;
+  /** How many places the quote stands in. */
+  readonly candidates: number;
+  /** The file changed on disk after the model read it. */
+  readonly stale: boolean;
+  /** Offset of the block or path in the answer's Markdown, in UTF-16 units; and its length. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A refusal of the model, checked by plain text search over all files, dropped ones included. */
+export interface RefusalCheck {
+  readonly name: string;
+  /** Where the name really stands; empty: nowhere. At most 5. */
+  readonly places: readonly { readonly path: string; readonly line: number; readonly wasRead: boolean }[];
+}
+
+export interface AnswerStats {
+  readonly promptTokens: number;
+  readonly reusedTokens: number;
+  readonly prefillMs: number;
+  /** From the question to the first generated token. */
+  readonly firstTokenMs: number;
+  readonly prefillTokensPerSecond?: number;
+  readonly decodeTokensPerSecond?: number;
+  readonly generatedTokens: number;
+  readonly reasoningTokens: number;
+  readonly backend: string;
+  readonly device: string;
+}
+
+/** What happens to one question, in order. Text events carry the new part only. */
+export type AskEvent =
+  | { readonly type: "phase"; readonly phase: "scanning" | "loading" | "planning" | "reading" | "reasoning" | "answering" | "checking" }
+  | { readonly type: "scan"; readonly files: number }
+  | { readonly type: "plan"; readonly plan: PlanSummary }
+  | {
+      readonly type: "reading";
+      readonly position: number;
+      readonly promptTokens: number;
+      readonly tokensPerSecond: number;
+      readonly secondsLeft: number;
+    }
+  | { readonly type: "reasoning"; readonly text: string; readonly tokens: number }
+  | { readonly type: "answer"; readonly text: string }
+  | { readonly type: "citations"; readonly citations: readonly Citation[] }
+  | { readonly type: "refusal"; readonly refusal: RefusalCheck }
+  | { readonly type: "stats"; readonly stats: AnswerStats }
+  | { readonly type: "done"; readonly reason: "complete" | "stopped" | "token-limit" | "context-full" }
+  | { readonly type: "failed"; readonly error: RingsideError };
+
+/** Everything the page needs to draw one question; built from AskEvents by applyEvent() in turn.ts, on both sides of the wall. */
+export interface TurnView {
+  readonly id: number;
+  readonly question: string;
+  readonly phase: "waiting" | "scanning" | "loading" | "planning" | "reading" | "reasoning" | "answering" | "checking" | "done" | "failed";
+  readonly startedAtMs: number;
+  readonly scannedFiles: number;
+  readonly plan: PlanSummary | null;
+  readonly reading: { readonly position: number; readonly promptTokens: number; readonly tokensPerSecond: number; readonly secondsLeft: number } | null;
+  readonly reasoning: string;
+  readonly reasoningTokens: number;
+  readonly reasoningMs: number;
+  readonly answer: string;
+  readonly citations: readonly Citation[];
+  readonly refusal: RefusalCheck | null;
+  readonly stats: AnswerStats | null;
+  readonly doneReason: "complete" | "stopped" | "token-limit" | "context-full" | null;
+  /** Worded by the extension. */
+  readonly failure: { readonly kind: string; readonly message: string } | null;
+}
+
+export interface PanelState {
+  readonly workspace: "none" | "restricted" | "ready";
+  readonly engine: EngineStatus;
+  readonly coverage: PlanSummary | null;
+  /** Folders the user limited reading to; empty: all. */
+  readonly scope: readonly string[];
+  readonly suggestions: readonly string[];
+  readonly turns: readonly TurnView[];
+  /** Question that runs, or null. */
+  readonly activeTurn: number | null;
+}
+
+/** Q&A page → extension. Pages name things by id, never by path (house invariant 4). */
+export type FromQaPage =
+  | { readonly type: "ready" }
+  | { readonly type: "ask"; readonly text: string; readonly effort: Effort }
+  | { readonly type: "stop" }
+  | { readonly type: "openCitation"; readonly turn: number; readonly citation: number }
+  | { readonly type: "openRefusalPlace"; readonly turn: number; readonly place: number }
+  | { readonly type: "readRefusalPlace"; readonly turn: number; readonly place: number }
+  | { readonly type: "chooseFolders" }
+  | { readonly type: "showFiles" }
+  | { readonly type: "openFolder" }
+  | { readonly type: "newConversation" }
+  | { readonly type: "openLog" }
+  /** A link of the answer's Markdown; the extension asks before it opens http(s) addresses and refuses all others. */
+  | { readonly type: "openLink"; readonly href: string }
+  | { readonly type: "copy"; readonly text: string }
+  /** A Content-Security-Policy violation seen by the page; logged, and failed on by the tests. */
+  | { readonly type: "violation"; readonly directive: string; readonly blocked: string };
+
+/** Extension → Q&A page. */
+export type ToQaPage =
+  | { readonly type: "state"; readonly state: PanelState }
+  | { readonly type: "event"; readonly turn: number; readonly event: AskEvent; readonly failureMessage?: string }
+  | { readonly type: "engine"; readonly engine: EngineStatus }
+  | { readonly type: "focusQuestion"; readonly text?: string };
