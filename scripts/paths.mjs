@@ -1,0 +1,21 @@
+// Owns: where the scripts find and put things. Must never create or read anything itself.
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+
+/** A path inside the checkout. */
+export const at = (...parts) => path.join(root, ...parts);
+
+/** Downloaded tools (Node, the VS Code server), shared by all checkouts of one user. */
+export const toolsFolder = process.env.RINGSIDE_TOOLS ?? path.join(os.homedir(), ".cache", "ringside", "tools");
+
+/** Profiles of the editors that `npm start` opens; never the user's own. */
+export const profilesFolder = path.join(
+  process.env.XDG_DATA_HOME ?? path.join(os.homedir(), ".local", "share"),
+  "ringside",
+);
+
+export const addonFile = at("dist", "native", "ringside.node");
+export const vsixFile = at("build", "ringside-linux-x64.vsix");
