@@ -144,10 +144,16 @@ export interface EngineStatus {
 export interface EnginePort {
   status(): EngineStatus;
   onStatus(listener: (status: EngineStatus) => void): () => void;
-  load(request: LoadRequest, options?: { onProgress?: (fraction: number) => void; signal?: AbortSignal }): Promise<ModelInfo>;
+  load(
+    request: LoadRequest,
+    options?: { onProgress?: (fraction: number) => void; signal?: AbortSignal },
+  ): Promise<ModelInfo>;
   unload(): Promise<void>;
   countTokens(texts: readonly string[], signal?: AbortSignal): Promise<readonly number[]>;
-  sync(prompt: Prompt, options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal }): Promise<SyncDone>;
+  sync(
+    prompt: Prompt,
+    options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal },
+  ): Promise<SyncDone>;
   generate(
     request: { maxTokens: number; sampler: SamplerOptions },
     options: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },

@@ -43,6 +43,7 @@ export const hostErrorKinds = [
 
 export type NativeErrorKind = (typeof nativeErrorKinds)[number];
 export type ErrorKind = NativeErrorKind | (typeof hostErrorKinds)[number];
+export const errorKinds: readonly ErrorKind[] = [...nativeErrorKinds, ...hostErrorKinds];
 
 /** One failure as plain data. Empty strings mean "not applicable". */
 export interface RingsideError {

@@ -81,9 +81,12 @@ export interface AnswerStats {
   readonly device: string;
 }
 
-/** What happens to one question, in order. Text events carry the new part only. */
+/** What happens to one question, in order. Text events carry the new part only, `tokens` counts the tokens of that part. */
 export type AskEvent =
-  | { readonly type: "phase"; readonly phase: "scanning" | "loading" | "planning" | "reading" | "reasoning" | "answering" | "checking" }
+  | {
+      readonly type: "phase";
+      readonly phase: "scanning" | "loading" | "planning" | "reading" | "reasoning" | "answering" | "checking";
+    }
   | { readonly type: "scan"; readonly files: number }
   | { readonly type: "plan"; readonly plan: PlanSummary }
   | {
@@ -105,14 +108,31 @@ export type AskEvent =
 export interface TurnView {
   readonly id: number;
   readonly question: string;
-  readonly phase: "waiting" | "scanning" | "loading" | "planning" | "reading" | "reasoning" | "answering" | "checking" | "done" | "failed";
+  readonly phase:
+    | "waiting"
+    | "scanning"
+    | "loading"
+    | "planning"
+    | "reading"
+    | "reasoning"
+    | "answering"
+    | "checking"
+    | "done"
+    | "failed";
   readonly startedAtMs: number;
   readonly scannedFiles: number;
   readonly plan: PlanSummary | null;
-  readonly reading: { readonly position: number; readonly promptTokens: number; readonly tokensPerSecond: number; readonly secondsLeft: number } | null;
+  readonly reading: {
+    readonly position: number;
+    readonly promptTokens: number;
+    readonly tokensPerSecond: number;
+    readonly secondsLeft: number;
+  } | null;
   readonly reasoning: string;
   readonly reasoningTokens: number;
   readonly reasoningMs: number;
+  /** When the reasoning began, for a running timer; absent before. */
+  readonly reasoningStartedAtMs?: number;
   readonly answer: string;
   readonly citations: readonly Citation[];
   readonly refusal: RefusalCheck | null;
