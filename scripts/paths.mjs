@@ -18,4 +18,6 @@ export const profilesFolder = path.join(
 );
 
 export const addonFile = at("dist", "native", "ringside.node");
-export const vsixFile = at("build", "ringside-linux-x64.vsix");
+/** The platform that the addon is built for, in the words of the extension's packager. */
+export const vsixTarget = `${process.platform}-${process.arch}`;
+export const vsixFile = at("build", `ringside-${vsixTarget}.vsix`);

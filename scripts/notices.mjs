@@ -1,0 +1,63 @@
+// Owns: the text of ThirdPartyNotices.txt: each npm package that is inside a bundle or the addon, with its licence. Fails
+// on a licence that nobody has looked at. Must never list what is not shipped.
+import fs from "node:fs";
+import path from "node:path";
+import { at } from "./paths.mjs";
+import { bundleMetafile } from "./bundle.mjs";
+import { Explained } from "./process.mjs";
+
+/** Licences that allow shipping inside an MIT-licensed package when their text goes along. */
+const acceptedLicences = [
+  "MIT",
+  "ISC",
+  "BSD-2-Clause",
+  "BSD-3-Clause",
+  "0BSD",
+  "Apache-2.0",
+  "(MPL-2.0 OR Apache-2.0)",
+];
+
+/** Header-only packages that are compiled into the addon. */
+const compiledIn = ["node_modules/node-addon-api", "node_modules/node-api-headers"];
+
+function packageFolders() {
+  const folders = new Set(compiledIn);
+  for (const file of JSON.parse(fs.readFileSync(bundleMetafile, "utf8"))) {
+    const match = /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file);
+    if (match) folders.add(match[0]);
+  }
+  return [...folders].sort();
+}
+
+const authorOf = (manifest) =>
+  (typeof manifest.author === "string" ? manifest.author : manifest.author?.name) ?? "its authors";
+
+function licenceText(folder, manifest) {
+  const names = fs.readdirSync(at(folder)).filter((name) => /^(licen[cs]e|copying|notice)/i.test(name));
+  if (names.length > 0) {
+    return names
+      .sort()
+      .map((name) => fs.readFileSync(at(folder, name), "utf8").trim())
+      .join("\n\n");
+  }
+  if (manifest.license !== "MIT") {
+    throw new Explained(`${folder}: no licence file, and the licence is ${manifest.license}, not MIT.`);
+  }
+  // The package declares MIT without a copy of it: the standard text, under its author's name.
+  const standard = fs.readFileSync(at("LICENSE"), "utf8").trim();
+  return standard.replace(/^Copyright .*$/m, `Copyright (c) ${authorOf(manifest)}`);
+}
+
+export function thirdPartyNotices() {
+  const parts = packageFolders().map((folder) => {
+    const manifest = JSON.parse(fs.readFileSync(path.join(at(folder), "package.json"), "utf8"));
+    if (!acceptedLicences.includes(manifest.license)) {
+      throw new Explained(
+        `${manifest.name} ${manifest.version}: the licence ${manifest.license} is not in the accepted list.`,
+      );
+    }
+    return `${manifest.name} ${manifest.version} (${manifest.license})\n\n${licenceText(folder, manifest)}\n`;
+  });
+  const head = "Ringside contains the packages below. Each stands here with its licence.\n";
+  return [head, ...parts].join(`\n${"-".repeat(80)}\n\n`);
+}
