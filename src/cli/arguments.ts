@@ -1,0 +1,106 @@
+// Owns: reading a command's options. What is wrong with them is a UsageError, which ends the program with exit code 2.
+import { parseArgs } from "node:util";
+import type { ParseArgsConfig } from "node:util";
+import * as path from "node:path";
+import type { LoadRequest } from "../protocol/engine";
+import { places } from "./places";
+
+/** Wrong usage of a command; the message says what to change. */
+export class UsageError extends Error {}
+
+/** Thrown for --help; the message is the help itself. */
+export class HelpRequested extends Error {}
+
+type Options = NonNullable<ParseArgsConfig["options"]>;
+
+const helpOption = { help: { type: "boolean", short: "h" } } as const satisfies Options;
+
+/** Options of every command that loads a model. */
+export const modelOptions = {
+  model: { type: "string" },
+  backend: { type: "string" },
+  threads: { type: "string" },
+  slope: { type: "string" },
+  isa: { type: "string" },
+  json: { type: "boolean" },
+} as const satisfies Options;
+
+export const modelHelp = `  --model DIR          a checkpoint folder; without it, the embedded nano model
+  --backend NAME       auto (default), cpu or reference
+  --threads N          default: the physical cores
+  --slope A|B|C        form of the decay slopes (default A)
+  --isa NAME           plain, avx2 or avx512; default: the best of this machine
+  --json               one JSON value on standard output and nothing else`;
+
+/** Throws UsageError for an unknown option or a wrong number of positionals, HelpRequested for --help. */
+export function parseCommand<const T extends Options>(
+  argv: readonly string[],
+  command: { readonly help: string; readonly options: T; readonly positionals?: readonly [min: number, max: number] },
+): ReturnType<typeof parseArgs<{ options: T & typeof helpOption; allowPositionals: true }>> {
+  const options = { ...command.options, ...helpOption };
+  let parsed: ReturnType<typeof parseArgs<{ options: T & typeof helpOption; allowPositionals: true }>>;
+  try {
+    parsed = parseArgs({ args: [...argv], options, allowPositionals: true, strict: true });
+  } catch (cause) {
+    throw new UsageError(cause instanceof Error ? cause.message : String(cause));
+  }
+  if ((parsed.values as { help?: boolean }).help === true) throw new HelpRequested(command.help);
+  const [min, max] = command.positionals ?? [0, 0];
+  if (parsed.positionals.length < min) throw new UsageError(`Something is missing.\n${command.help}`);
+  const extra = parsed.positionals[max];
+  if (extra !== undefined) throw new UsageError(`Unexpected argument "${extra}".`);
+  return parsed;
+}
+
+export function integerOption(
+  value: string | undefined,
+  name: string,
+  [min, max]: readonly [min: number, max: number],
+  otherwise: number,
+): number {
+  if (value === undefined) return otherwise;
+  const number = /^-?\d+$/.test(value) ? Number(value) : Number.NaN;
+  if (Number.isSafeInteger(number) && number >= min && number <= max) return number;
+  throw new UsageError(`${name} must be an integer from ${String(min)} to ${String(max)}, not "${value}".`);
+}
+
+export function numberOption(
+  value: string | undefined,
+  name: string,
+  [min, max]: readonly [min: number, max: number],
+  otherwise: number,
+): number {
+  if (value === undefined) return otherwise;
+  const number = value.trim() === "" ? Number.NaN : Number(value);
+  if (Number.isFinite(number) && number >= min && number <= max) return number;
+  throw new UsageError(`${name} must be a number from ${String(min)} to ${String(max)}, not "${value}".`);
+}
+
+export function choiceOption<T extends string>(
+  value: string | undefined,
+  name: string,
+  choices: readonly T[],
+  otherwise: T,
+): T {
+  if (value === undefined) return otherwise;
+  const chosen = choices.find((candidate) => candidate === value);
+  if (chosen !== undefined) return chosen;
+  throw new UsageError(`${name} must be one of ${choices.join(", ")}, not "${value}".`);
+}
+
+/** The load request that {@link modelOptions} describe. */
+export function loadRequest(values: {
+  readonly model?: string | undefined;
+  readonly backend?: string | undefined;
+  readonly threads?: string | undefined;
+  readonly slope?: string | undefined;
+  readonly isa?: string | undefined;
+}): LoadRequest {
+  return {
+    folder: values.model === undefined ? places.embeddedModel : path.resolve(values.model),
+    backend: choiceOption(values.backend, "--backend", ["auto", "cpu", "reference"], "auto"),
+    threads: integerOption(values.threads, "--threads", [1, 1_024], 0),
+    slopeForm: choiceOption(values.slope, "--slope", ["A", "B", "C"], "A"),
+    isa: choiceOption(values.isa, "--isa", ["plain", "avx2", "avx512"], ""),
+  };
+}

@@ -1,0 +1,13 @@
+// Owns: where the parts of this installation lie, seen from the bundle dist/cli.js.
+import * as path from "node:path";
+
+const root = path.join(__dirname, "..");
+
+export const places = {
+  root,
+  engineHost: path.join(root, "dist", "engineHost.js"),
+  addon: path.join(root, "dist", "native", "ringside.node"),
+  nativeTool: path.join(root, "build", "native", "ringside-tool"),
+  embeddedModel: path.join(root, "media", "nano"),
+  benchTables: path.join(root, "docs", "bench"),
+} as const;
