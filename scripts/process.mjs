@@ -12,10 +12,12 @@ export class Explained extends Error {}
  * Runs a program to its end and returns what it printed. Its output is shown while it runs with `show`, else only when it
  * fails. Throws Explained when it ends with another code than 0.
  */
-export async function run(command, args, { cwd = root, env = process.env, show = false, input } = {}) {
+export async function run(command, args, { cwd = root, env = process.env, show = false, input, limitMs } = {}) {
   const child = spawn(command, args, {
     cwd,
     env,
+    timeout: limitMs,
+    killSignal: "SIGKILL",
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
   const chunks = [];

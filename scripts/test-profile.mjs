@@ -1,0 +1,14 @@
+// Owns: how the workbench is set up when a test drives it. The flags that drop the token and workspace trust stand here and
+// nowhere else. Must never be imported by what `npm start` runs.
+
+export const testFlags = ["--without-connection-token", "--disable-workspace-trust"];
+
+export const testSettings = {
+  "workbench.startupEditor": "none",
+  "telemetry.telemetryLevel": "off",
+  "extensions.autoUpdate": false,
+  "extensions.autoCheckUpdates": false,
+  "extensions.ignoreRecommendations": true,
+  "security.workspace.trust.enabled": false,
+  "chat.disableAIFeatures": true,
+};

@@ -1,0 +1,183 @@
+// Owns: `npm test`: every check there is, one step after the other, each with its time. A step that fails does not hide the
+// next ones. The last line counts what passed and what failed. Must never skip a step without saying so.
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { listFiles } from "./freshness.mjs";
+import { buildSanitized } from "./native.mjs";
+import { expectedVsixFiles, filesInZip, packageVsix } from "./package.mjs";
+import { addonFile, at, vsixFile } from "./paths.mjs";
+import { isMain, run, say, seconds } from "./process.mjs";
+import { setUp } from "./setup.mjs";
+import { canInstall, ensurePrograms, programFor } from "./system-packages.mjs";
+import { rooms, typecheck } from "./typecheck.mjs";
+
+/** A step that takes longer hangs. */
+const stepLimitMs = 600_000;
+
+/** The version whose layout the sources have; others break some lines differently. */
+const clangFormatMajor = "14";
+
+/** Native tests that are left out of the sanitizer build, each with the reason. */
+const notSanitized = {};
+
+const one = { passed: 1, failed: 0 };
+const tool = (...parts) => at("node_modules", ...parts);
+const jobs = String(Math.max(2, os.availableParallelism()));
+
+/** Runs a program and counts its results from its output, whether it succeeded or not. */
+async function counted(command, args, count, options = {}) {
+  const start = { limitMs: stepLimitMs, ...options };
+  const { output, failure } = await run(command, args, start).then(
+    (output) => ({ output, failure: null }),
+    (error) => ({ output: error.output ?? "", failure: error }),
+  );
+  const { passed, failed } = count(output);
+  if (failure === null && passed > 0 && failed === 0) return { passed, failed };
+  return { passed, failed: Math.max(failed, 1), report: failure?.message ?? `No test ran.\n${output}` };
+}
+
+const sumOf = (output, pattern) => [...output.matchAll(pattern)].reduce((sum, match) => sum + Number(match[1]), 0);
+const countNodeTests = (output) => ({
+  passed: sumOf(output, /^ℹ pass (\d+)$/gm),
+  failed: sumOf(output, /^ℹ fail (\d+)$/gm),
+});
+const countMocha = (output) => ({
+  passed: sumOf(output, /^\s*(\d+) passing\b/gm),
+  failed: sumOf(output, /^\s*(\d+) failing\b/gm),
+});
+const countNative = (output) => ({
+  passed: sumOf(output, /^\d+: (\d+) passed, \d+ failed$/gm),
+  failed: sumOf(output, /^\d+: \d+ passed, (\d+) failed$/gm),
+});
+
+const nodeTests = (files, options) =>
+  counted(
+    process.execPath,
+    ["--import", "tsx", "--test", "--test-reporter=spec", ...options, ...files],
+    countNodeTests,
+  );
+
+const nativeTests = (folder, options = []) =>
+  counted(
+    "ctest",
+    ["--test-dir", at("build", folder), "--verbose", "--no-tests=error", "-j", jobs, ...options],
+    countNative,
+  );
+
+const isTest = (file) => /\.test\.ts$/.test(file);
+const isEndToEnd = (file) => file.startsWith("test/e2e/");
+
+async function clangFormat() {
+  if (programFor("clangFormat") === null && canInstall()) await ensurePrograms(["clangFormat"]);
+  const program = programFor("clangFormat");
+  if (program === null) return { passed: 0, failed: 0, note: "not checked, there is no clang-format" };
+  const version = /version (\d+)/.exec(await run(program, ["--version"]))?.[1];
+  if (version !== clangFormatMajor)
+    return { passed: 0, failed: 0, note: `not checked, this is version ${version}, not 14` };
+  await run(program, [
+    "--dry-run",
+    "-Werror",
+    ...listFiles(["native", "test/native"], (file) => /\.(cc|h)$/.test(file)),
+  ]);
+  return one;
+}
+
+function vsixHoldsTheList() {
+  const [expected, found] = [expectedVsixFiles(), filesInZip(vsixFile)];
+  const missing = expected.filter((file) => !found.includes(file));
+  const extra = found.filter((file) => !expected.includes(file));
+  if (missing.length + extra.length > 0)
+    throw new Error(`VSIX: missing ${missing.join(", ")}; not listed ${extra.join(", ")}`);
+  return { ...one, note: `${found.length} files` };
+}
+
+/** Name, title and work of each step, in order. Work returns counts, or throws. */
+const steps = [
+  ["setup", "set-up", () => setUp({ tests: true }).then(() => one)],
+  ["types", "types of every room", () => typecheck().then(() => ({ passed: rooms().length, failed: 0 }))],
+  [
+    "lint",
+    "ESLint",
+    () => run(process.execPath, [tool("eslint", "bin", "eslint.js"), "--max-warnings", "0", "."]).then(() => one),
+  ],
+  [
+    "prettier",
+    "Prettier",
+    () => run(process.execPath, [tool("prettier", "bin", "prettier.cjs"), "--check", "."]).then(() => one),
+  ],
+  ["clang-format", "clang-format", clangFormat],
+  [
+    "symbols",
+    "glibc floor of the addon",
+    () => run(process.execPath, [at("scripts", "symbols.mjs"), addonFile]).then(() => one),
+  ],
+  ["native", "native tests", () => nativeTests("native")],
+  [
+    "sanitize",
+    "native tests under ASan and UBSan",
+    async () => {
+      await buildSanitized();
+      const names = Object.keys(notSanitized);
+      return nativeTests("native-sanitize", names.length > 0 ? ["-E", `^(${names.join("|")})$`] : []);
+    },
+  ],
+  [
+    "rooms",
+    "TypeScript tests of every room",
+    () =>
+      nodeTests(
+        listFiles(["test"], (file) => isTest(file) && !isEndToEnd(file)),
+        [`--test-concurrency=${jobs}`],
+      ),
+  ],
+  [
+    "workbench",
+    "Mocha in a real extension host",
+    () => counted(process.execPath, [at("scripts", "workbench-suite.mjs")], countMocha),
+  ],
+  ["package", "VSIX and its file list", () => packageVsix().then(vsixHoldsTheList)],
+  [
+    "e2e",
+    "end to end in a real workbench",
+    () => nodeTests(listFiles(["test"], isEndToEnd).filter(isTest), ["--test-concurrency=1"]),
+  ],
+];
+
+async function perform([name, title, work]) {
+  const start = performance.now();
+  say(`▶ ${title}`);
+  const result = await Promise.resolve()
+    .then(work)
+    .catch((error) => ({ passed: 0, failed: 1, report: error.message }));
+  const mark = result.failed === 0 ? "✓" : "✗";
+  const note = result.note === undefined ? "" : `, ${result.note}`;
+  say(`${mark} ${title}: ${result.passed} passed, ${result.failed} failed${note} (${seconds(start)})`);
+  if (result.report !== undefined) say(result.report);
+  return { name, ...result };
+}
+
+/** `--only a,b`: these steps alone. */
+function chosenSteps() {
+  const only = process.argv.indexOf("--only");
+  if (only === -1) return steps;
+  const wanted = (process.argv[only + 1] ?? "").split(",");
+  const unknown = wanted.filter((name) => !steps.some(([known]) => known === name));
+  if (unknown.length > 0) {
+    say(`There is no step ${unknown.join(", ")}; the steps are ${steps.map(([name]) => name).join(", ")}.`);
+    process.exit(2);
+  }
+  return steps.filter(([name]) => wanted.includes(name));
+}
+
+if (isMain(import.meta)) {
+  const start = performance.now();
+  const results = [];
+  for (const step of chosenSteps()) results.push(await perform(step));
+  const total = (field) => results.reduce((sum, result) => sum + result[field], 0);
+  const broken = results.filter((result) => result.failed > 0).map((result) => result.name);
+  if (broken.length > 0) say(`Failed: ${broken.join(", ")}`);
+  say(`All steps took ${seconds(start)}.`);
+  console.log(`${total("passed")} passed, ${total("failed")} failed`);
+  process.exitCode = broken.length > 0 ? 1 : 0;
+}
