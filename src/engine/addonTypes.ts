@@ -2,7 +2,8 @@
 import type { RingsideError } from "../protocol/errors";
 import type { ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
 
-export type NativeResult<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: RingsideError };
+export type NativeResult<T> =
+  { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: RingsideError };
 
 export interface NativeAddon {
   /** Loads on a worker thread. onProgress gets 0..1. */

@@ -1,0 +1,193 @@
+// Owns: the engine host process: it reads requests from the stream its client holds, does them one after another, and replies.
+// The only file of the product that opens the native addon. Must never use the network, write a file or print a prompt; it
+// ends within one second after its client has gone.
+import { Socket } from "node:net";
+import { constants, setPriority } from "node:os";
+import type { EngineReply, EngineRequest, EngineResult } from "../protocol/engine";
+import { engineProtocolVersion } from "../protocol/engine";
+import type { RingsideError } from "../protocol/errors";
+import { failure, RingsideFailure } from "../protocol/errors";
+import { parseEngineRequest } from "../protocol/validate";
+import { openAddon } from "./addon";
+import type { NativeAddon } from "./addonTypes";
+import { FrameStream } from "./frameStream";
+import type { Call } from "./session";
+import { ModelSession } from "./session";
+import { engineStreamDescriptor } from "./wire";
+
+const maxWaitingRequests = 256;
+/** A native call obeys a cancel within 100 ms; a host that is still here after this ends without it. */
+const lingerMs = 700;
+
+type Job = Exclude<EngineRequest, { type: "hello" | "cancel" }>;
+
+/** One of these runs or waits at a time: each of them changes what the session holds. */
+const exclusive: ReadonlySet<EngineRequest["type"]> = new Set(["load", "unload", "logits", "sync", "generate"]);
+
+class Host {
+  readonly #stream: FrameStream;
+  readonly #session: ModelSession;
+  readonly #waiting: { readonly job: Job; readonly call: Call }[] = [];
+  #current: { readonly job: Job; readonly call: Call } | null = null;
+  /** Tokens of a generation that wait until the client reads again. */
+  #heldTokens: Extract<EngineReply, { type: "tokens" }> | null = null;
+  #ending = false;
+
+  constructor(socket: Socket, addonPath: string) {
+    let addon: NativeAddon | null = null;
+    this.#session = new ModelSession(() => (addon ??= openAddon(addonPath)));
+    this.#stream = new FrameStream(socket, {
+      onValue: (value) => {
+        this.#receive(parseEngineRequest(value));
+      },
+      onClose: () => {
+        this.#end();
+      },
+    });
+  }
+
+  #receive(request: EngineRequest): void {
+    switch (request.type) {
+      case "hello":
+        this.#succeed(request.id, { of: "hello", version: engineProtocolVersion, pid: process.pid });
+        return;
+      case "cancel":
+        this.#cancel(request.target);
+        this.#succeed(request.id, { of: "cancel" });
+        return;
+      default:
+        this.#enqueue(request);
+    }
+  }
+
+  #enqueue(job: Job): void {
+    const atWork = this.#current === null ? this.#waiting : [this.#current, ...this.#waiting];
+    const blocked = exclusive.has(job.type) && atWork.some((other) => exclusive.has(other.job.type));
+    if (blocked || atWork.length > maxWaitingRequests) {
+      this.#fail(job.id, failure("engine-busy", job.type).error);
+      return;
+    }
+    const reply = (message: EngineReply): void => {
+      this.#interim(message);
+    };
+    this.#waiting.push({ job, call: { id: job.id, cancelled: false, reply } });
+    void this.#work();
+  }
+
+  async #work(): Promise<void> {
+    if (this.#current !== null) return;
+    for (let next = this.#waiting.shift(); next !== undefined && !this.#ending; next = this.#waiting.shift()) {
+      this.#current = next;
+      const { job, call } = next;
+      try {
+        if (call.cancelled) throw failure("cancelled");
+        const result = await this.#perform(job, call);
+        this.#releaseTokens();
+        this.#succeed(job.id, result);
+      } catch (cause) {
+        this.#releaseTokens();
+        this.#fail(job.id, errorOf(cause));
+      }
+      await this.#stream.room();
+      this.#current = null;
+    }
+    if (this.#ending) process.exit(0);
+  }
+
+  async #perform(job: Job, call: Call): Promise<EngineResult> {
+    switch (job.type) {
+      case "load":
+        return { of: "load", info: await this.#session.load(job.load, call) };
+      case "unload":
+        this.#session.unload();
+        return { of: "unload" };
+      case "count":
+        return { of: "count", tokens: await this.#session.count(job.texts, call) };
+      case "tokenize":
+        return { of: "tokenize", ids: await this.#session.tokenize(job.texts, job.special, call) };
+      case "detokenize":
+        return { of: "detokenize", texts: await this.#session.detokenize(job.ids, call) };
+      case "logits":
+        return { of: "logits", logits: await this.#session.logits(job.ids, job.split, call) };
+      case "sync":
+        return { of: "sync", sync: await this.#session.sync(job.prompt, call) };
+      case "generate":
+        return { of: "generate", generate: await this.#session.generate(job.maxTokens, job.sampler, call) };
+    }
+  }
+
+  #cancel(target: number): void {
+    if (this.#current?.call.id === target) {
+      this.#current.call.cancelled = true;
+      this.#session.interrupt();
+      return;
+    }
+    const waiting = this.#waiting.find(({ call }) => call.id === target);
+    if (waiting !== undefined) waiting.call.cancelled = true;
+  }
+
+  /** While the client does not read, tokens are joined into one message and progress is dropped: the buffer stays bounded. */
+  #interim(reply: EngineReply): void {
+    if (reply.type !== "tokens") {
+      if (!this.#stream.congested) this.#stream.send(reply);
+      return;
+    }
+    const held = this.#heldTokens;
+    const batch =
+      held === null
+        ? reply.batch
+        : { ids: [...held.batch.ids, ...reply.batch.ids], text: held.batch.text + reply.batch.text };
+    this.#heldTokens = { type: "tokens", id: reply.id, batch };
+    if (!this.#stream.congested) this.#releaseTokens();
+  }
+
+  #releaseTokens(): void {
+    const held = this.#heldTokens;
+    this.#heldTokens = null;
+    if (held !== null) this.#stream.send(held);
+  }
+
+  #succeed(id: number, result: EngineResult): void {
+    try {
+      this.#stream.send({ type: "result", id, result } satisfies EngineReply);
+    } catch (cause) {
+      // A result can be larger than a frame (the tokens of a huge text, say).
+      this.#fail(id, errorOf(cause));
+    }
+  }
+
+  #fail(id: number, error: RingsideError): void {
+    this.#stream.send({ type: "failed", id, error } satisfies EngineReply);
+  }
+
+  /** The client has gone, or sent what is no frame: what runs is stopped, and the process ends even if it does not stop. */
+  #end(): void {
+    this.#ending = true;
+    if (this.#current === null) process.exit(0);
+    this.#current.call.cancelled = true;
+    this.#session.interrupt();
+    // process.exit() would wait for the native thread, so what does not stop in time is ended from outside itself.
+    setTimeout(() => process.kill(process.pid, "SIGKILL"), lingerMs);
+  }
+}
+
+function errorOf(cause: unknown): RingsideError {
+  if (cause instanceof RingsideFailure) return cause.error;
+  return failure("internal", cause instanceof Error ? cause.name : "", "", "").error;
+}
+
+function main(addonPath: string): void {
+  // Ctrl-C in a terminal reaches the whole process group; the client decides what it means.
+  process.on("SIGINT", () => undefined);
+  try {
+    // The editor's own threads come first on a machine with few cores.
+    setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // Not permitted here: the work is the same at normal priority.
+  }
+  new Host(new Socket({ fd: engineStreamDescriptor, readable: true, writable: true }), addonPath);
+}
+
+const [, , addonPath] = process.argv;
+if (addonPath === undefined) process.exit(2);
+main(addonPath);
