@@ -8,7 +8,12 @@ import { at, root } from "./paths.mjs";
 /** Files up to this size are compared by content, larger ones (weights) by size and time. */
 const contentLimitBytes = 4 << 20;
 
-/** All files under the given files and folders of the checkout, sorted; what is missing is left out. */
+/**
+ * All files under the given files and folders of the checkout, sorted; what is missing is left out.
+ * @param {readonly string[]} inputs
+ * @param {(file: string) => boolean} [accept]
+ * @returns {string[]}
+ */
 export function listFiles(inputs, accept = () => true) {
   const files = [];
   const visit = (file) => {

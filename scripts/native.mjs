@@ -36,20 +36,19 @@ function publish(from, to) {
   fs.renameSync(`${to}.new`, to);
 }
 
-/** Builds the addon and the native tool, with `tests` the native tests as well, and copies both into dist/native/. */
+/** Builds the addon, which goes to dist/native/, and the native tool; with `tests` the native tests as well. */
 export function buildNative({ tests = false } = {}) {
   const folder = at("build", "native");
   return whenStale(
     {
       name: tests ? "native-tests" : "native",
       inputs,
-      outputs: ["dist/native/ringside.node", "dist/native/ringside-tool"],
+      outputs: ["dist/native/ringside.node", "build/native/ringside-tool"],
     },
     async () => {
       await configure(folder);
       await compile(folder, tests ? [] : ["ringside_addon", "ringside-tool"]);
       publish(path.join(folder, "ringside.node"), at("dist", "native", "ringside.node"));
-      publish(path.join(folder, "ringside-tool"), at("dist", "native", "ringside-tool"));
     },
   );
 }

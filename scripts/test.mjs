@@ -1,8 +1,6 @@
 // Owns: `npm test`: every check there is, one step after the other, each with its time. A step that fails does not hide the
 // next ones. The last line counts what passed and what failed. Must never skip a step without saying so.
-import fs from "node:fs";
 import os from "node:os";
-import path from "node:path";
 import { listFiles } from "./freshness.mjs";
 import { buildSanitized } from "./native.mjs";
 import { expectedVsixFiles, filesInZip, packageVsix } from "./package.mjs";
