@@ -34,9 +34,12 @@ typedef struct rs_config {
   const float* inv_freq;     /* [rotary_dim / 2] */
 } rs_config;
 
-/* One matrix [rows, cols], row-major, lent until release(). format: ringside::WeightFormat. */
+/* The same values as ringside::WeightFormat, for backends, which see this header alone. */
+typedef enum rs_weight_format { RS_WEIGHT_F32 = 0, RS_WEIGHT_BF16 = 1, RS_WEIGHT_Q8 = 2 } rs_weight_format;
+
+/* One matrix [rows, cols], row-major, lent until release(). */
 typedef struct rs_matrix {
-  int32_t format;
+  int32_t format;            /* rs_weight_format */
   int64_t rows, cols, group_columns;
   const void* data;
   const float* scales;
