@@ -156,11 +156,11 @@ export class ModelSession {
   async generate(maxTokens: number, sampler: SamplerOptions, call: Call): Promise<GenerateDone> {
     const { session, info } = this.#model();
     const startedMs = performance.now();
-    let firstTokenMs: number | null = null;
+    const first: { atMs?: number } = {};
     const ids: number[] = [];
     const result = await this.#native(session, call, () =>
       session.generate({ maxTokens, sampler, stopTokens: info.stopTokens }, (batch, text) => {
-        firstTokenMs ??= performance.now() - startedMs;
+        first.atMs ??= performance.now() - startedMs;
         ids.push(...batch);
         call.reply({ type: "tokens", id: call.id, batch: { ids: Array.from(batch), text } });
       }),
@@ -169,7 +169,7 @@ export class ModelSession {
     const { reason, tokens } = unwrap(result);
     if (reason === "cancelled") throw failure("cancelled");
     const milliseconds = performance.now() - startedMs;
-    return { reason, tokens, milliseconds, firstTokenMs: firstTokenMs ?? milliseconds };
+    return { reason, tokens, milliseconds, firstTokenMs: first.atMs ?? milliseconds };
   }
 
   async #read(loaded: Loaded, tokens: Int32Array, call: Call, advanced: (position: number) => void): Promise<number> {
