@@ -5,7 +5,7 @@ import { isMain, main } from "./process.mjs";
 import { setUp } from "./setup.mjs";
 
 if (isMain(import.meta)) {
-  await main(async () => {
+  void main(async () => {
     await setUp();
     // npm changes to the checkout; relative paths are meant from where the user stands.
     const cwd = process.env.INIT_CWD ?? process.cwd();

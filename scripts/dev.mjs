@@ -38,7 +38,7 @@ function onChange(folders, work) {
 }
 
 if (isMain(import.meta)) {
-  await main(async () => {
+  void main(async () => {
     await setUp();
     await watchBundles((names, errors) => {
       say(errors.length === 0 ? `✓ bundle ${names}` : `✗ bundle ${names}`);

@@ -25,6 +25,10 @@ export function listFiles(inputs, accept = () => true) {
   return files.sort();
 }
 
+/**
+ * @param {readonly string[]} inputs
+ * @param {(file: string) => boolean} [accept]
+ */
 export function fingerprint(inputs, accept) {
   const hash = createHash("sha256");
   for (const file of listFiles(inputs, accept)) {
@@ -38,6 +42,8 @@ export function fingerprint(inputs, accept) {
 /**
  * Calls `build` unless the outputs exist and were made from the same inputs (and the same `key`, such as options).
  * Returns "up to date" when there was nothing to do.
+ * @param {{ name: string, inputs: readonly string[], accept?: (file: string) => boolean, key?: string, outputs: readonly string[] }} made
+ * @param {() => Promise<unknown>} build
  */
 export async function whenStale({ name, inputs, accept, key = "", outputs }, build) {
   const stampFile = at("build", "stamps", name);

@@ -44,7 +44,11 @@ export function expectedVsixFiles() {
   return ["[Content_Types].xml", "extension.vsixmanifest", ...files].sort();
 }
 
-/** The names in a zip file's central directory. */
+/**
+ * The names in a zip file's central directory.
+ * @param {string} file
+ * @returns {string[]}
+ */
 export function filesInZip(file) {
   const bytes = fs.readFileSync(file);
   const end = bytes.lastIndexOf(Buffer.from("PK\x05\x06"));
@@ -83,7 +87,7 @@ export function packageVsix() {
 }
 
 if (isMain(import.meta)) {
-  await main(async () => {
+  void main(async () => {
     await setUp();
     await step(`VSIX for ${vsixTarget}`, packageVsix);
     say(vsixFile);

@@ -81,4 +81,4 @@ export async function setUp({ tests = false } = {}) {
   });
 }
 
-if (isMain(import.meta)) await main(() => setUp());
+if (isMain(import.meta)) void main(() => setUp());

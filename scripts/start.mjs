@@ -19,6 +19,7 @@ const firstSettings = {
   "extensions.ignoreRecommendations": true,
 };
 
+/** @param {string} [argument] */
 export function folderToOpen(argument) {
   const folder = path.resolve(process.env.INIT_CWD ?? process.cwd(), argument ?? at());
   const stat = fs.statSync(folder, { throwIfNoEntry: false });
@@ -27,7 +28,7 @@ export function folderToOpen(argument) {
   return fs.realpathSync(folder);
 }
 
-const hasDisplay = () => process.platform !== "linux" || Boolean(process.env.DISPLAY ?? process.env.WAYLAND_DISPLAY);
+const hasDisplay = () => process.platform !== "linux" || Boolean(process.env.DISPLAY || process.env.WAYLAND_DISPLAY);
 
 /** Whether version "1.139.1" is at least the floor "^1.127.0". */
 export function meetsFloor(version, floor) {
@@ -38,7 +39,7 @@ export function meetsFloor(version, floor) {
 }
 
 /** A desktop VS Code that is new enough and whose profile we may choose; null when there is none. */
-async function desktopCode() {
+export async function desktopCode() {
   // In a remote terminal and under WSL `code` talks to an editor that is already open and ignores our profile folders.
   if (process.env.VSCODE_IPC_HOOK_CLI !== undefined || process.env.WSL_DISTRO_NAME !== undefined) return null;
   const program = findProgram(process.platform === "win32" ? "code.cmd" : "code");
@@ -48,7 +49,7 @@ async function desktopCode() {
   return meetsFloor(version.split("\n")[0], floor) ? program : null;
 }
 
-async function openDesktop(program, folder) {
+export async function openDesktop(program, folder) {
   const profile = profileIn(path.join(profilesFolder, "desktop"), firstSettings);
   const args = [`--user-data-dir=${profile.data}`, `--extensions-dir=${profile.extensions}`];
   if (process.getuid?.() === 0) args.push("--no-sandbox"); // Electron refuses to run as root with its sandbox.
@@ -90,7 +91,7 @@ async function openWorkbench(folder) {
 }
 
 if (isMain(import.meta)) {
-  await main(async () => {
+  void main(async () => {
     const folder = folderToOpen(process.argv[2]);
     await setUp();
     await step("VSIX", packageVsix);

@@ -33,4 +33,4 @@ export async function typecheck() {
   return `${count} rooms`;
 }
 
-if (isMain(import.meta)) await main(async () => say(await typecheck()));
+if (isMain(import.meta)) void main(async () => say(await typecheck()));

@@ -26,4 +26,4 @@ export async function runWorkbenchSuite() {
   }
 }
 
-if (isMain(import.meta)) await main(runWorkbenchSuite);
+if (isMain(import.meta)) void main(runWorkbenchSuite);
