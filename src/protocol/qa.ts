@@ -167,6 +167,8 @@ export type FromQaPage =
   | { readonly type: "openFolder" }
   | { readonly type: "newConversation" }
   | { readonly type: "openLog" }
+  | { readonly type: "restartEngine" }
+  | { readonly type: "manageTrust" }
   /** A link of the answer's Markdown; the extension asks before it opens http(s) addresses and refuses all others. */
   | { readonly type: "openLink"; readonly href: string }
   | { readonly type: "copy"; readonly text: string }

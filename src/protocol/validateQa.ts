@@ -147,6 +147,8 @@ const fromQaPage: Check<FromQaPage> = tagged<"type", FromQaPage>("type", {
   openFolder: {},
   newConversation: {},
   openLog: {},
+  restartEngine: {},
+  manageTrust: {},
   openLink: { href: text(8_192) },
   copy: { text: text(maxAnswerCharacters) },
   violation: { directive: text(8_192), blocked: text(8_192) },

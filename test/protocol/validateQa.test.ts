@@ -19,6 +19,8 @@ const fromPage: readonly FromQaPage[] = [
   { type: "openFolder" },
   { type: "newConversation" },
   { type: "openLog" },
+  { type: "restartEngine" },
+  { type: "manageTrust" },
   { type: "openLink", href: "https://example.org" },
   { type: "copy", text: "code" },
   { type: "violation", directive: "script-src", blocked: "inline" },
