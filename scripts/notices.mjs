@@ -1,4 +1,4 @@
-// Owns: the text of ThirdPartyNotices.txt: each npm package that is inside a bundle or the addon, with its licence. Fails
+// Owns: the text of ThirdPartyNotices.txt: what others made and a bundle or the addon holds, with its licence. Fails
 // on a licence that nobody has looked at. Must never list what is not shipped.
 import fs from "node:fs";
 import path from "node:path";
@@ -29,6 +29,10 @@ function packageFolders() {
   return [...folders].sort();
 }
 
+/** Data that was generated into our sources. */
+const unicodeTables = () =>
+  `Unicode character data (Unicode-3.0), as tables of the tokenizer\n\n${fs.readFileSync(at("docs", "licences", "Unicode-3.0.txt"), "utf8")}`;
+
 const authorOf = (manifest) =>
   (typeof manifest.author === "string" ? manifest.author : manifest.author?.name) ?? "its authors";
 
@@ -58,6 +62,6 @@ export function thirdPartyNotices() {
     }
     return `${manifest.name} ${manifest.version} (${manifest.license})\n\n${licenceText(folder, manifest)}\n`;
   });
-  const head = "Ringside contains the packages below. Each stands here with its licence.\n";
-  return [head, ...parts].join(`\n${"-".repeat(80)}\n\n`);
+  const head = "Ringside contains the works below. Each stands here with its licence.\n";
+  return [head, ...parts, unicodeTables()].join(`\n${"-".repeat(80)}\n\n`);
 }
