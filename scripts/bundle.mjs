@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 import fs from "node:fs";
 import path from "node:path";
 import { at, root } from "./paths.mjs";
-import { whenStale } from "./freshness.mjs";
+import { forget, whenStale } from "./freshness.mjs";
 
 // esbuild is loaded late: this file is imported before `npm ci` has run.
 const loadEsbuild = () => createRequire(import.meta.url)("esbuild");
@@ -48,6 +48,7 @@ export function buildBundles() {
 
 /** Rebuilds on every change until `stop` is called; each build is reported with its errors. */
 export async function watchBundles(onBuilt) {
+  forget("bundles"); // These carry source maps and are not for shipping.
   const esbuild = loadEsbuild();
   const report = {
     name: "report",

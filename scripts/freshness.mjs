@@ -39,6 +39,13 @@ export function fingerprint(inputs, accept) {
   return hash.digest("hex");
 }
 
+const stampOf = (name) => at("build", "stamps", name);
+
+/** Makes the next build of this name happen, whatever its inputs. */
+export function forget(name) {
+  fs.rmSync(stampOf(name), { force: true });
+}
+
 /**
  * Calls `build` unless the outputs exist and were made from the same inputs (and the same `key`, such as options).
  * Returns "up to date" when there was nothing to do.
@@ -46,11 +53,11 @@ export function fingerprint(inputs, accept) {
  * @param {() => Promise<unknown>} build
  */
 export async function whenStale({ name, inputs, accept, key = "", outputs }, build) {
-  const stampFile = at("build", "stamps", name);
+  const stampFile = stampOf(name);
   const stamp = `${fingerprint(inputs, accept)} ${key}`;
   const isFresh = fs.existsSync(stampFile) && fs.readFileSync(stampFile, "utf8") === stamp;
   if (isFresh && outputs.every((file) => fs.existsSync(at(file)))) return "up to date";
-  fs.rmSync(stampFile, { force: true });
+  forget(name);
   const note = await build();
   fs.mkdirSync(path.dirname(stampFile), { recursive: true });
   fs.writeFileSync(stampFile, stamp);
