@@ -1,0 +1,285 @@
+// Owns: one question from its first character to its checked answer, told as AskEvents. Every failure becomes one "failed" event.
+// Must never change the user's words, and never leave a question without an end.
+import type { ContextPlan } from "../context/plan";
+import type { RepositoryContext } from "../context/repositoryContext";
+import type { RepositoryScan } from "../context/scan";
+import type { EnginePort, LoadRequest, ModelInfo, SamplerOptions } from "../protocol/engine";
+import { failure, RingsideFailure } from "../protocol/errors";
+import type { RingsideError } from "../protocol/errors";
+import { questionLimitCharacters } from "../protocol/qa";
+import type { AnswerStats, AskEvent, Citation, Effort, RefusalCheck } from "../protocol/qa";
+import { shareTail, shareWindow } from "./budget";
+import type { WindowShares } from "./budget";
+import { checkCitations } from "./citations";
+import { generateAnswer } from "./generation";
+import type { Generated } from "./generation";
+import { headTokenText } from "./prompt";
+import type { HistoryTurn, PromptRequest } from "./prompt";
+import { checkRefusal, refusedName } from "./refusal";
+
+export interface AskInput {
+  readonly text: string;
+  readonly effort: Effort;
+  /** Earlier turns of the conversation, oldest first. */
+  readonly history?: readonly HistoryTurn[];
+  /** Folders to read; empty: all. */
+  readonly scope?: readonly string[];
+  /** Files that must be read for this question. */
+  readonly pinned?: readonly string[];
+  /** Reasoning and answer together; without it, what the window leaves. */
+  readonly maxTokens?: number;
+  readonly sampler?: SamplerOptions;
+}
+
+export interface AskDependencies {
+  readonly context: RepositoryContext;
+  readonly engine: EnginePort;
+  readonly load: LoadRequest;
+}
+
+export type AskSink = (event: AskEvent) => void;
+
+/** What is left of a question; what a failure or a stop kept from happening is null or empty. */
+export interface AskOutcome {
+  readonly answer: string;
+  readonly reasoning: string;
+  readonly citations: readonly Citation[];
+  readonly refusal: RefusalCheck | null;
+  readonly scan: RepositoryScan | null;
+  readonly plan: ContextPlan | null;
+  readonly stats: AnswerStats | null;
+  readonly done: Extract<AskEvent, { type: "done" }>["reason"] | null;
+  readonly error: RingsideError | null;
+}
+
+/** The tested mode of the embedded model. */
+export const greedy: SamplerOptions = { temperature: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
+
+/** Never rejects. The last event is "done" or "failed". */
+export async function ask(
+  input: AskInput,
+  dependencies: AskDependencies,
+  sink: AskSink,
+  signal?: AbortSignal,
+): Promise<AskOutcome> {
+  const question = new Question(input, dependencies, sink, signal);
+  try {
+    await question.run();
+  } catch (cause) {
+    question.end(cause);
+  }
+  return question.outcome();
+}
+
+class Question {
+  readonly #startedAt = performance.now();
+  #scan: RepositoryScan | null = null;
+  #plan: ContextPlan | null = null;
+  #answer = "";
+  #reasoning = "";
+  #citations: readonly Citation[] = [];
+  #refusal: RefusalCheck | null = null;
+  #stats: AnswerStats | null = null;
+  #done: AskOutcome["done"] = null;
+  #error: RingsideError | null = null;
+
+  constructor(
+    private readonly input: AskInput,
+    private readonly dependencies: AskDependencies,
+    private readonly sink: AskSink,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  outcome(): AskOutcome {
+    return {
+      answer: this.#answer,
+      reasoning: this.#reasoning,
+      citations: this.#citations,
+      refusal: this.#refusal,
+      scan: this.#scan,
+      plan: this.#plan,
+      stats: this.#stats,
+      done: this.#done,
+      error: this.#error,
+    };
+  }
+
+  async run(): Promise<void> {
+    const { text } = this.input;
+    if (text.trim() === "") throw failure("question-empty");
+    if (text.length > questionLimitCharacters) {
+      throw failure("question-too-long", "question", String(questionLimitCharacters), String(text.length));
+    }
+    const { scan, info } = await this.#prepare();
+    const request = await this.#planPrompt(scan, info);
+    let reason: AskOutcome["done"] = "stopped";
+    try {
+      reason = await this.#generate(request, info);
+    } catch (cause) {
+      // What was shown before a stop is kept and checked like a whole answer.
+      if (!isCancelled(cause) || this.#answer === "") throw cause;
+    }
+    await this.#check(scan);
+    this.#finish(reason);
+  }
+
+  /** Words the end of a question that did not get to it by itself. */
+  end(cause: unknown): void {
+    if (isCancelled(cause)) {
+      this.#finish("stopped");
+      return;
+    }
+    this.#error =
+      cause instanceof RingsideFailure
+        ? cause.error
+        : { kind: "internal", subject: "question", expected: "", actual: String(cause) };
+    this.sink({ type: "failed", error: this.#error });
+  }
+
+  #finish(reason: AskOutcome["done"]): void {
+    this.#done = reason ?? "stopped";
+    this.sink({ type: "done", reason: this.#done });
+  }
+
+  /** Scans while the model loads: both take their time only once. */
+  async #prepare(): Promise<{ scan: RepositoryScan; info: ModelInfo }> {
+    const { context, engine, load } = this.dependencies;
+    const options = this.#signalOption();
+    const loading = engine.load(load, options);
+    loading.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
+    this.sink({ type: "phase", phase: "scanning" });
+    const scan = await context.scan({
+      signal: this.signal,
+      onProgress: (files) => {
+        this.sink({ type: "scan", files });
+      },
+    });
+    this.#scan = scan;
+    this.sink({ type: "phase", phase: "loading" });
+    return { scan, info: await loading };
+  }
+
+  async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<PromptRequest & { shares: WindowShares }> {
+    const { context, engine } = this.dependencies;
+    const { text, history = [], scope = [], pinned = [], effort } = this.input;
+    this.sink({ type: "phase", phase: "planning" });
+    const counted = await engine.countTokens(
+      [headTokenText(scan.name), text, ...history.map((turn) => `${turn.question}\n${turn.answer}`)],
+      this.signal,
+    );
+    const [headTokens = 0, questionTokens = 0, ...turnTokens] = counted;
+    const shares = shareWindow(info.contextTokens, headTokens);
+    const turns = history.map((turn, index) => ({ turn, tokens: turnTokens[index] ?? 0 }));
+    const tail = shareTail(shares, questionTokens, turns);
+    const plan = await context.plan(
+      scan,
+      {
+        model: info.folder,
+        count: (texts, signal) => engine.countTokens(texts, signal),
+        budgetTokens: shares.budgetTokens,
+        availableTokens: tail.availableTokens,
+        question: text,
+        scope,
+        pinned,
+      },
+      this.signal,
+    );
+    this.#plan = plan;
+    this.sink({ type: "plan", plan: plan.summary });
+    const start = effort === "off" ? "closed" : "open";
+    return { repository: scan.name, segments: plan.segments, history: tail.history, question: text, start, shares };
+  }
+
+  async #generate(request: PromptRequest & { shares: WindowShares }, info: ModelInfo): Promise<AskOutcome["done"]> {
+    const { maxTokens, sampler = greedy, effort } = this.input;
+    const generated = await generateAnswer(
+      {
+        prompt: request,
+        // Past its share the answer may go on to the end of the window.
+        maxTokens: maxTokens ?? info.contextTokens,
+        sampler,
+        effort,
+      },
+      this.dependencies.engine,
+      {
+        phase: (phase) => {
+          this.sink({ type: "phase", phase });
+        },
+        reading: (progress) => {
+          this.sink({ type: "reading", ...progress });
+        },
+        reasoning: (text, tokens) => {
+          this.#reasoning += text;
+          this.sink({ type: "reasoning", text, tokens });
+        },
+        answer: (text) => {
+          this.#answer += text;
+          this.sink({ type: "answer", text });
+        },
+      },
+      this.signal,
+    );
+    this.#stats = statsOf(generated, info, this.#startedAt);
+    this.sink({ type: "stats", stats: this.#stats });
+    return generated.reason;
+  }
+
+  /** Cheap, and also done for an answer that was stopped: what is shown is always checked. */
+  async #check(scan: RepositoryScan): Promise<void> {
+    const { context } = this.dependencies;
+    const segments = this.#plan?.segments ?? [];
+    this.sink({ type: "phase", phase: "checking" });
+    await assertStillThere(context);
+    const known = scan.files.map(({ path }) => path);
+    const citations = checkCitations(this.#answer, { repository: scan.name, packed: segments, known });
+    const bySegment = new Map(segments.map((segment) => [segment.path, segment]));
+    const cited = new Set(citations.map(({ path }) => path));
+    const stale = new Set<string>();
+    for (const path of cited) {
+      const segment = bySegment.get(path);
+      if (segment !== undefined && !(await scan.isCurrent(segment.file, segment.text))) stale.add(path);
+    }
+    this.#citations = citations.map((citation) => ({ ...citation, stale: stale.has(citation.path) }));
+    this.sink({ type: "citations", citations: this.#citations });
+    const name = refusedName(this.#answer);
+    if (name === undefined) return;
+    this.#refusal = await checkRefusal(name, scan, new Set(bySegment.keys()));
+    this.sink({ type: "refusal", refusal: this.#refusal });
+  }
+
+  #signalOption(): { signal?: AbortSignal } {
+    return this.signal === undefined ? {} : { signal: this.signal };
+  }
+}
+
+async function assertStillThere(context: RepositoryContext): Promise<void> {
+  try {
+    await context.reader.readDirectory("");
+  } catch (cause) {
+    throw failure("repository-gone", context.reader.name, "", String(cause));
+  }
+}
+
+function isCancelled(cause: unknown): boolean {
+  return cause instanceof RingsideFailure && cause.error.kind === "cancelled";
+}
+
+function statsOf(generated: Generated, info: ModelInfo, startedAt: number): AnswerStats {
+  const { sync, done, firstTokenAt, reasoningTokens } = generated;
+  const readTokens = sync.promptTokens - sync.reusedTokens;
+  const decodeMs = done.milliseconds - done.firstTokenMs;
+  return {
+    promptTokens: sync.promptTokens,
+    reusedTokens: sync.reusedTokens,
+    prefillMs: sync.milliseconds,
+    firstTokenMs: firstTokenAt - startedAt,
+    ...(readTokens > 0 && sync.milliseconds > 0
+      ? { prefillTokensPerSecond: (readTokens * 1000) / sync.milliseconds }
+      : {}),
+    ...(done.tokens > 1 && decodeMs > 0 ? { decodeTokensPerSecond: ((done.tokens - 1) * 1000) / decodeMs } : {}),
+    generatedTokens: done.tokens,
+    reasoningTokens,
+    backend: info.backend,
+    device: info.device,
+  };
+}

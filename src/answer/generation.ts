@@ -1,0 +1,175 @@
+// Owns: reading the prompt, generating, and splitting what comes into reasoning and answer; at low effort also the end of a
+// reasoning that runs too long. Must never know where the prompt's files came from.
+import type { EnginePort, GenerateDone, SamplerOptions, SyncDone, SyncProgress } from "../protocol/engine";
+import { RingsideFailure } from "../protocol/errors";
+import type { AskEvent, Effort } from "../protocol/qa";
+import { buildPrompt } from "./prompt";
+import type { PromptRequest } from "./prompt";
+import { TraceSplitter } from "./trace";
+
+export interface GenerationRequest {
+  readonly prompt: PromptRequest;
+  readonly maxTokens: number;
+  readonly sampler: SamplerOptions;
+  readonly effort: Effort;
+}
+
+export interface GenerationSink {
+  readonly phase: (phase: "reading" | "reasoning" | "answering") => void;
+  readonly reading: (progress: Omit<Extract<AskEvent, { type: "reading" }>, "type">) => void;
+  /** The new text and the tokens since the last call. */
+  readonly reasoning: (text: string, tokens: number) => void;
+  readonly answer: (text: string) => void;
+}
+
+export interface Generated {
+  readonly reason: "complete" | "token-limit" | "context-full" | "stopped";
+  readonly sync: SyncDone;
+  readonly done: GenerateDone;
+  /** By performance.now(). */
+  readonly firstTokenAt: number;
+  readonly reasoningTokens: number;
+}
+
+/** At low effort the reasoning is closed after this many tokens, and the answer follows from what was thought so far. */
+const lowEffortReasoningTokens = 256;
+
+const reasons = {
+  "stop-token": "complete",
+  "token-limit": "token-limit",
+  "context-full": "context-full",
+  cancelled: "stopped",
+} as const satisfies Record<GenerateDone["reason"], Generated["reason"]>;
+
+export async function generateAnswer(
+  request: GenerationRequest,
+  engine: EnginePort,
+  sink: GenerationSink,
+  signal?: AbortSignal,
+): Promise<Generated> {
+  const sync = await read(request.prompt, engine, sink, signal);
+  const first = new Pass(sink, request.prompt.start === "open");
+  const limit = request.effort === "low" ? lowEffortReasoningTokens : Number.POSITIVE_INFINITY;
+  const done = await first.generate(engine, request, request.maxTokens, limit, signal);
+  if (done !== null) return first.result(sync, done);
+  const prompt: PromptRequest = { ...request.prompt, start: { reasoning: first.reasoning } };
+  await read(prompt, engine, { ...sink, phase: () => undefined, reading: () => undefined }, signal);
+  const second = new Pass(sink, false);
+  const left = Math.max(1, request.maxTokens - first.tokens);
+  const rest = await second.generate(engine, request, left, Number.POSITIVE_INFINITY, signal);
+  if (rest === null) throw new Error("an answer without a reasoning limit cannot reach it");
+  return first.joined(sync, second, rest);
+}
+
+async function read(
+  prompt: PromptRequest,
+  engine: EnginePort,
+  sink: GenerationSink,
+  signal: AbortSignal | undefined,
+): Promise<SyncDone> {
+  sink.phase("reading");
+  return engine.sync(buildPrompt(prompt), {
+    onProgress: ({ position, promptTokens, tokensPerSecond }: SyncProgress) => {
+      const secondsLeft = tokensPerSecond > 0 ? Math.max(0, promptTokens - position) / tokensPerSecond : 0;
+      sink.reading({ position, promptTokens, tokensPerSecond, secondsLeft });
+    },
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+/** One call of generate(). */
+class Pass {
+  reasoning = "";
+  tokens = 0;
+  #reasoningTokens = 0;
+  #reportedTokens = 0;
+  /** 0: none yet. */
+  #firstTokenAt = 0;
+  #startedAt = 0;
+  #answering = false;
+  #reachedLimit = false;
+  readonly #splitter: TraceSplitter;
+
+  constructor(
+    private readonly sink: GenerationSink,
+    private readonly mayReason: boolean,
+  ) {
+    this.#splitter = new TraceSplitter({
+      reasoning: (text) => {
+        this.reasoning += text;
+        this.sink.reasoning(text, this.#reasoningTokens - this.#reportedTokens);
+        this.#reportedTokens = this.#reasoningTokens;
+      },
+      answer: (text) => {
+        if (!this.#answering) this.sink.phase("answering");
+        this.#answering = true;
+        this.sink.answer(text);
+      },
+    });
+  }
+
+  /** null: the reasoning reached its limit and was ended. */
+  async generate(
+    engine: EnginePort,
+    { sampler }: GenerationRequest,
+    maxTokens: number,
+    reasoningLimit: number,
+    signal: AbortSignal | undefined,
+  ): Promise<GenerateDone | null> {
+    const limit = new AbortController();
+    const stop = (): void => {
+      limit.abort();
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+    if (signal?.aborted === true) stop();
+    this.#startedAt = performance.now();
+    if (this.mayReason) this.sink.phase("reasoning");
+    try {
+      const done = await engine.generate(
+        { maxTokens, sampler },
+        {
+          signal: limit.signal,
+          onTokens: ({ ids, text }) => {
+            if (this.#reachedLimit) return;
+            this.#take(ids.length, text);
+            this.#reachedLimit = this.#splitter.isReasoning && this.#reasoningTokens >= reasoningLimit;
+            if (this.#reachedLimit) stop();
+          },
+        },
+      );
+      this.#splitter.finish();
+      return done;
+    } catch (cause) {
+      this.#splitter.finish();
+      const wasLimit = cause instanceof RingsideFailure && cause.error.kind === "cancelled" && this.#reachedLimit;
+      if (wasLimit && signal?.aborted !== true) return null;
+      throw cause;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  result(sync: SyncDone, done: GenerateDone): Generated {
+    return {
+      reason: reasons[done.reason],
+      sync,
+      done,
+      firstTokenAt: this.#firstTokenAt === 0 ? performance.now() : this.#firstTokenAt,
+      reasoningTokens: this.#reasoningTokens,
+    };
+  }
+
+  /** The figures of two passes as if they were one; the second read of the prompt's end counts as generation. */
+  joined(sync: SyncDone, second: Pass, done: GenerateDone): Generated {
+    const milliseconds = performance.now() - this.#startedAt;
+    const firstTokenMs = this.#firstTokenAt - this.#startedAt;
+    return this.result(sync, { reason: done.reason, tokens: this.tokens + second.tokens, milliseconds, firstTokenMs });
+  }
+
+  #take(tokens: number, text: string): void {
+    if (this.#firstTokenAt === 0) this.#firstTokenAt = performance.now();
+    this.tokens += tokens;
+    if (!this.#splitter.isAnswer) this.#reasoningTokens += tokens;
+    this.#splitter.push(text);
+  }
+}

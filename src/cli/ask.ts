@@ -1,0 +1,128 @@
+// Owns: `ringside ask`: questions about a folder, answered one after another on the same warm repository.
+// Must never let text of the repository or the model steer the terminal.
+import { readFile } from "node:fs/promises";
+import { ask } from "../answer/ask";
+import type { AskDependencies, AskInput, AskOutcome } from "../answer/ask";
+import { RepositoryContext } from "../context/repositoryContext";
+import { failure } from "../protocol/errors";
+import { choiceOption, integerOption, loadRequest, modelHelp, modelOptions, numberOption } from "./arguments";
+import { parseCommand, UsageError } from "./arguments";
+import { AskScreen } from "./askScreen";
+import { DiskRepository } from "./diskRepository";
+import { withEngine } from "./engine";
+import { planJson } from "./pack";
+import { writeOut } from "./standardStreams";
+import { wordError } from "./words";
+
+const help = `ringside ask --repo DIR [options] "question"
+
+Reads the repository and answers; each quote and path of the answer is checked against the files.
+
+  --repo DIR           the repository (default: this folder)
+  --questions FILE     one question a line, instead of one on the command line
+  --effort NAME        off, low or high (default): how long the model may reason
+  --scope DIR          read this folder only; may be given several times
+  --pin FILE           read this file in any case; may be given several times
+  --max-tokens N       reasoning and answer together
+  --temperature T      0 (default): always the likeliest token
+  --top-p P            default 1
+  --seed N             default 0
+${modelHelp}`;
+
+const options = {
+  ...modelOptions,
+  repo: { type: "string" },
+  questions: { type: "string" },
+  effort: { type: "string" },
+  scope: { type: "string", multiple: true },
+  pin: { type: "string", multiple: true },
+  "max-tokens": { type: "string" },
+  temperature: { type: "string" },
+  "top-p": { type: "string" },
+  seed: { type: "string" },
+} as const;
+
+export async function askCommand(arguments_: readonly string[]): Promise<number> {
+  const { values, positionals } = parseCommand(arguments_, { help, options, positionals: [0, 1] });
+  const load = loadRequest(values);
+  const maxTokens = integerOption(values["max-tokens"], "--max-tokens", [1, 1 << 24], 0);
+  const input: Omit<AskInput, "text"> = {
+    effort: choiceOption(values.effort, "--effort", ["off", "low", "high"], "high"),
+    scope: (values.scope ?? []).map(withoutSlashes),
+    pinned: values.pin ?? [],
+    ...(maxTokens === 0 ? {} : { maxTokens }),
+    sampler: {
+      temperature: numberOption(values.temperature, "--temperature", [0, 100], 0),
+      topP: numberOption(values["top-p"], "--top-p", [0.001, 1], 1),
+      repetitionPenalty: 1,
+      seed: integerOption(values.seed, "--seed", [0, Number.MAX_SAFE_INTEGER], 0),
+    },
+  };
+  const questions = await readQuestions(positionals[0], values.questions);
+  const context = new RepositoryContext(new DiskRepository(values.repo ?? "."));
+  return withEngine((engine) =>
+    answerAll(questions, input, { context, engine, load }, values.json === true, values.questions !== undefined),
+  );
+}
+
+async function readQuestions(question: string | undefined, file: string | undefined): Promise<readonly string[]> {
+  if ((question === undefined) === (file === undefined)) {
+    throw new UsageError('Give one question, or a file of questions with "--questions FILE".');
+  }
+  if (question !== undefined) return [question];
+  const lines = await readFile(file ?? "", "utf8").catch((cause: unknown) => {
+    throw failure("file-unreadable", file, "", cause instanceof Error ? cause.message : String(cause));
+  });
+  return lines.split(/\r?\n/).filter((line) => line.trim() !== "");
+}
+
+async function answerAll(
+  questions: readonly string[],
+  input: Omit<AskInput, "text">,
+  dependencies: AskDependencies,
+  json: boolean,
+  isList: boolean,
+): Promise<number> {
+  const stop = new AbortController();
+  const onInterrupt = (): void => stop.abort();
+  process.once("SIGINT", onInterrupt);
+  const results: object[] = [];
+  let exitCode = 0;
+  try {
+    for (const text of questions) {
+      const screen = new AskScreen(process.stdout, process.stderr, json);
+      if (isList && !json) await writeOut(`\n# ${text}\n\n`);
+      const outcome = await ask({ ...input, text }, dependencies, (event) => screen.show(event), stop.signal);
+      screen.end(outcome);
+      if (outcome.error !== null) {
+        process.stderr.write(`ringside: ${wordError(outcome.error)}\n`);
+        exitCode = 1;
+      }
+      results.push(outcomeJson(text, outcome));
+      if (stop.signal.aborted) break;
+    }
+  } finally {
+    process.removeListener("SIGINT", onInterrupt);
+  }
+  if (json && isList) await writeOut(`${JSON.stringify(results, null, 1)}\n`);
+  else if (json && exitCode === 0) await writeOut(`${JSON.stringify(results[0], null, 1)}\n`);
+  return exitCode;
+}
+
+function outcomeJson(question: string, outcome: AskOutcome): object {
+  return {
+    question,
+    answer: outcome.answer,
+    reasoning: outcome.reasoning,
+    citations: outcome.citations,
+    ...(outcome.refusal === null ? {} : { refusal: outcome.refusal }),
+    ...(outcome.plan === null ? {} : { plan: planJson(outcome.plan) }),
+    ...(outcome.stats === null ? {} : { stats: outcome.stats }),
+    ...(outcome.done === null ? {} : { done: outcome.done }),
+    ...(outcome.error === null ? {} : { error: outcome.error }),
+  };
+}
+
+function withoutSlashes(folder: string): string {
+  return folder.replace(/^\.\/|\/+$/g, "");
+}

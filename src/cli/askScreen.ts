@@ -1,0 +1,152 @@
+// Owns: how one question looks in a terminal: a progress line, the reasoning dimmed, the answer, and what was checked.
+// Must never write anything but plain text that came through printable(), save its own few control sequences.
+import type { AskOutcome } from "../answer/ask";
+import type { AskEvent, Citation, RefusalCheck } from "../protocol/qa";
+import { printable } from "./pack";
+
+interface Stream {
+  readonly isTTY?: boolean;
+  write(text: string): unknown;
+}
+
+const dim = "\u001b[2m";
+const plain = "\u001b[22m";
+const clearLine = "\r\u001b[K";
+
+export class AskScreen {
+  #progressShown = false;
+  #part: "none" | "reasoning" | "answer" = "none";
+
+  /** `quiet`: standard output belongs to a JSON value. */
+  constructor(
+    private readonly out: Stream,
+    private readonly progress: Stream,
+    private readonly quiet: boolean,
+  ) {}
+
+  show(event: AskEvent): void {
+    switch (event.type) {
+      case "phase":
+        if (event.phase === "loading") this.#tell("Loading the model");
+        break;
+      case "scan":
+        this.#tell(`Looking at the files: ${count(event.files)}`);
+        break;
+      case "reading":
+        this.#tell(readingLine(event));
+        break;
+      case "reasoning":
+      case "answer":
+        this.#write(event.type, event.text);
+        break;
+      default:
+    }
+  }
+
+  end(outcome: AskOutcome): void {
+    this.#clear();
+    if (this.quiet || this.#part === "none") return;
+    this.#enter("none");
+    const lines = [...citationLines(outcome.citations), ...refusalLines(outcome.refusal)];
+    if (lines.length > 0) this.out.write(`\n\n${lines.map(printable).join("\n")}`);
+    const closing = closingLine(outcome);
+    this.out.write(`\n\n${this.out.isTTY === true ? `${dim}${closing}${plain}` : closing}\n`);
+  }
+
+  #write(part: "reasoning" | "answer", text: string): void {
+    this.#clear();
+    if (this.quiet) return;
+    this.#enter(part);
+    this.out.write(printable(text));
+  }
+
+  #enter(part: "none" | "reasoning" | "answer"): void {
+    if (part === this.#part) return;
+    const colour = this.out.isTTY === true;
+    if (this.#part === "reasoning") this.out.write(`${colour ? plain : ""}${part === "answer" ? "\n\n" : ""}`);
+    if (part === "reasoning" && colour) this.out.write(dim);
+    this.#part = part;
+  }
+
+  #tell(line: string): void {
+    if (this.progress.isTTY !== true) return;
+    this.progress.write(`${clearLine}${line}`);
+    this.#progressShown = true;
+  }
+
+  #clear(): void {
+    if (this.#progressShown) this.progress.write(clearLine);
+    this.#progressShown = false;
+  }
+}
+
+function readingLine({
+  position,
+  promptTokens,
+  tokensPerSecond,
+  secondsLeft,
+}: Extract<AskEvent, { type: "reading" }>): string {
+  const percent = Math.floor((100 * position) / Math.max(1, promptTokens));
+  const speed = tokensPerSecond > 0 ? ` · ${count(Math.round(tokensPerSecond))} tok/s` : "";
+  return `Reading repository ${percent} %${speed} · ${Math.ceil(secondsLeft)} s left`;
+}
+
+const words = { verified: "verified", relocated: "relocated", "not-found": "not found" } as const;
+
+/** A path that only repeats the place of its block is not listed again. */
+function citationLines(citations: readonly Citation[]): string[] {
+  const blocks = citations.filter(({ kind }) => kind === "block");
+  const paths = citations.filter(
+    ({ kind, path, namedPath }) =>
+      kind === "path" && !blocks.some((block) => block.path === path && block.namedPath === namedPath),
+  );
+  return [...blocks, ...paths].map((citation) => {
+    const { path, startLine, endLine, status, namedPath, candidates, stale } = citation;
+    const place = path === "" ? namedPath || "a quote" : `${path}${lineRange(startLine, endLine)}`;
+    const notes = [
+      ...(status === "relocated" ? [`the answer says ${namedPath}`] : []),
+      ...(candidates > 1 ? [`one of ${candidates} places`] : []),
+      ...(stale ? ["changed since it was read"] : []),
+    ];
+    return `  ${words[status].padEnd(10)} ${place}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;
+  });
+}
+
+function lineRange(startLine: number, endLine: number): string {
+  if (startLine === 0) return "";
+  return startLine === endLine ? `:${startLine}` : `:${startLine}-${endLine}`;
+}
+
+function refusalLines(refusal: RefusalCheck | null): string[] {
+  if (refusal === null) return [];
+  if (refusal.places.length === 0) return [`  "${refusal.name}" stands in no text file of the repository.`];
+  return refusal.places.map(
+    ({ path, line, wasRead }) =>
+      `  "${refusal.name}" stands in ${path}:${line}, which ${wasRead ? "was read" : "was not read"}.`,
+  );
+}
+
+function closingLine({ plan, stats, done }: AskOutcome): string {
+  const parts: string[] = [];
+  if (done === "stopped") parts.push("Stopped");
+  if (done === "token-limit" || done === "context-full") parts.push("Cut short: no room for more tokens");
+  if (plan !== null) {
+    const { readFiles, totalFiles } = plan.summary;
+    parts.push(`Read ${count(readFiles)} of ${count(totalFiles)} files`);
+  }
+  if (stats !== null) {
+    parts.push(`${count(stats.promptTokens)} tokens, ${count(stats.reusedTokens)} of them from before`);
+    if (stats.prefillTokensPerSecond !== undefined) parts.push(`read ${speed(stats.prefillTokensPerSecond)}`);
+    if (stats.decodeTokensPerSecond !== undefined) parts.push(`wrote ${speed(stats.decodeTokensPerSecond)}`);
+    parts.push(`first token after ${(stats.firstTokenMs / 1000).toFixed(1)} s`);
+  }
+  return parts.join(" · ");
+}
+
+function speed(tokensPerSecond: number): string {
+  return `${count(Math.round(tokensPerSecond))} tok/s`;
+}
+
+function count(number: number): string {
+  return number.toLocaleString("en-US");
+}

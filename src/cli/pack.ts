@@ -1,0 +1,92 @@
+// Owns: `ringside pack`: which files a question would read, and what is left out and why, without asking anything.
+import { createHash } from "node:crypto";
+import { RepositoryContext } from "../context/repositoryContext";
+import type { ContextPlan } from "../context/plan";
+import { shareWindow } from "../answer/budget";
+import { headTokenText } from "../answer/prompt";
+import { integerOption, loadRequest, modelHelp, modelOptions, parseCommand, UsageError } from "./arguments";
+import { DiskRepository } from "./diskRepository";
+import { withEngine } from "./engine";
+import { writeOut } from "./standardStreams";
+
+const help = `ringside pack --repo DIR [options] ["question"]
+
+Shows the files that are read for every question, those added for this question, and everything left out with the reason.
+
+  --repo DIR           the repository (default: this folder)
+  --budget N           tokens for files; default: what the model's window leaves
+  --scope DIR          read this folder only; may be given several times
+  --pin FILE           read this file in any case; may be given several times
+${modelHelp}`;
+
+export async function packCommand(arguments_: readonly string[]): Promise<number> {
+  const { values, positionals } = parseCommand(arguments_, {
+    help,
+    options: {
+      ...modelOptions,
+      repo: { type: "string" },
+      budget: { type: "string" },
+      scope: { type: "string", multiple: true },
+      pin: { type: "string", multiple: true },
+    },
+    positionals: [0, 1],
+  });
+  const load = loadRequest(values);
+  const givenTokens = integerOption(values.budget, "--budget", [1, 1 << 24], 0);
+  const context = new RepositoryContext(new DiskRepository(values.repo ?? "."));
+  const plan = await withEngine(async (engine) => {
+    const [scan, info] = await Promise.all([context.scan(), engine.load(load)]);
+    const [headTokens = 0] = await engine.countTokens([headTokenText(scan.name)]);
+    const windowTokens = shareWindow(info.contextTokens, headTokens).budgetTokens;
+    if (givenTokens > windowTokens) {
+      throw new UsageError(`--budget must be at most ${windowTokens}, the room that this model's window leaves.`);
+    }
+    const budgetTokens = givenTokens === 0 ? windowTokens : givenTokens;
+    return context.plan(scan, {
+      model: info.folder,
+      count: (texts, signal) => engine.countTokens(texts, signal),
+      budgetTokens,
+      availableTokens: budgetTokens,
+      question: positionals[0] ?? "",
+      scope: values.scope ?? [],
+      pinned: values.pin ?? [],
+    });
+  });
+  await writeOut(values.json === true ? `${JSON.stringify(packJson(plan), null, 1)}\n` : packText(plan));
+  return 0;
+}
+
+/** The plan as `ask` reports it too. */
+export function planJson(plan: ContextPlan): object {
+  return { budgetTokens: plan.budgetTokens, files: plan.files, flagged: plan.flagged };
+}
+
+function packJson(plan: ContextPlan): object {
+  const segments = plan.segments.map(({ path, tokens, text, kind }) => ({
+    path,
+    tokens,
+    kind,
+    sha256: createHash("sha256").update(text, "utf8").digest("hex"),
+  }));
+  return { ...planJson(plan), prefixKey: plan.prefixKey, segments };
+}
+
+function packText(plan: ContextPlan): string {
+  const { readFiles, totalFiles, readTokens } = plan.summary;
+  const lines = [`${readFiles} of ${totalFiles} files, ${readTokens} of ${plan.budgetTokens} tokens`, ""];
+  for (const { path, tokens, mode, reason } of plan.files) {
+    const count = tokens === 0 ? "" : String(tokens);
+    lines.push(`${count.padStart(8)}  ${(mode === "dropped" ? `- ${reason}` : reason).padEnd(14)}  ${printable(path)}`);
+  }
+  for (const { path, hidden, removed } of plan.flagged) {
+    lines.push(`${printable(path)}: ${hidden} hidden characters, ${removed} invisible ones taken out`);
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+/** Names and text of a repository must not steer the terminal. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}]/gu, (character) =>
+    character === "\n" || character === "\t" ? character : `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`,
+  );
+}

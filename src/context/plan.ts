@@ -1,0 +1,153 @@
+// Owns: the plan of one prompt: the base, then what the question needs, never more than the budget, and the account of what is
+// in and what is not. Must never leave a file out without saying why.
+import type { KeepReason, PlannedFile, PlanSummary } from "../protocol/qa";
+import { inScope } from "./basePlan";
+import type { BasePlan } from "./basePlan";
+import type { ScannedFile } from "./contentCache";
+import type { RepositoryScan } from "./scan";
+import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
+import type { ContextSegment } from "./segment";
+import { sha256Hex } from "./sha256";
+import type { WantedFiles } from "./supplement";
+import type { CountedFile, TokenCounts } from "./tokenCounts";
+
+export interface ContextPlan {
+  /** The base, then the supplement: its last file is the one the question needs most. */
+  readonly segments: readonly ContextSegment[];
+  readonly budgetTokens: number;
+  /** Every file read or dropped, in that order. Folders end with "/". */
+  readonly files: readonly PlannedFile[];
+  /** Packed files with characters that are not seen, or that were taken out because they are not. */
+  readonly flagged: readonly { readonly path: string; readonly hidden: number; readonly removed: number }[];
+  readonly summary: PlanSummary;
+  /** SHA-256 of the base as it stands in the prompt. */
+  readonly prefixKey: string;
+}
+
+export interface PlanRequest {
+  readonly scan: RepositoryScan;
+  readonly counts: TokenCounts;
+  readonly base: BasePlan;
+  readonly wanted: WantedFiles;
+  /** Paths that the user asked to be read. */
+  readonly pinned: readonly string[];
+  readonly scope: readonly string[];
+  readonly budgetTokens: number;
+  /** What is left of the budget after an unusually long question or conversation; at most budgetTokens. */
+  readonly availableTokens: number;
+  /** At most this much of helpful files. */
+  readonly reserveTokens: number;
+}
+
+interface Chosen extends CountedFile {
+  readonly reason: KeepReason;
+}
+
+export async function planContext(request: PlanRequest, signal?: AbortSignal): Promise<ContextPlan> {
+  const { scan, counts, base, wanted, availableTokens } = request;
+  const pinned = filesAt(scan, request.pinned);
+  const required = unique([...pinned, ...wanted.required]);
+  const inBase = new Set(base.files.map(({ file }) => file));
+  const missing = required.filter((file) => !inBase.has(file));
+  const additions = fitting(await counts.files(scan, missing, signal), availableTokens);
+  const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
+  const left = availableTokens - tokensOf(kept) - tokensOf(additions);
+  const packed = new Set([...kept, ...additions].map(({ file }) => file));
+  const helpful = await counts.files(
+    scan,
+    wanted.helpful.filter((file) => !packed.has(file)),
+    signal,
+  );
+  const extra = fitting(helpful, Math.min(left, request.reserveTokens - tokensOf(additions)));
+  const isPinned = new Set(pinned);
+  const supplement = [...additions, ...extra]
+    .reverse()
+    .map((item): Chosen => ({ ...item, reason: isPinned.has(item.file) ? "pinned" : "supplement" }));
+  const segments = [
+    ...kept.map((item) => segment({ ...item, reason: "base" }, "base")),
+    ...supplement.map((item) => segment(item, "supplement")),
+  ];
+  return account(request, segments);
+}
+
+/** Paths that are not text of this repository any more are passed over. */
+function filesAt(scan: RepositoryScan, paths: readonly string[]): ScannedFile[] {
+  if (paths.length === 0) return [];
+  const wanted = new Set(paths);
+  return [...scan.files, ...scan.setAside].filter(({ path }) => wanted.has(path));
+}
+
+/** Takes files in order while they fit; one that is too large does not keep out those after it. */
+function fitting(files: readonly CountedFile[], roomTokens: number): CountedFile[] {
+  let left = roomTokens;
+  return files.filter(({ tokens }) => {
+    if (tokens > left) return false;
+    left -= tokens;
+    return true;
+  });
+}
+
+/** The base as far as there is room: its last files go first, those the question needs stay. */
+function giveUpFromEnd(
+  files: readonly CountedFile[],
+  roomTokens: number,
+  needed: ReadonlySet<ScannedFile>,
+): readonly CountedFile[] {
+  let excess = tokensOf(files) - roomTokens;
+  if (excess <= 0) return files;
+  const given = new Set<CountedFile>();
+  for (const pass of ["unneeded", "any"] as const) {
+    for (const item of [...files].reverse()) {
+      if (excess <= 0) break;
+      if (given.has(item) || (pass === "unneeded" && needed.has(item.file))) continue;
+      given.add(item);
+      excess -= item.tokens;
+    }
+  }
+  return files.filter((item) => !given.has(item));
+}
+
+function segment(item: Chosen, kind: ContextSegment["kind"]): ContextSegment {
+  return { file: item.file, path: item.file.path, text: item.text, tokens: item.tokens, kind, reason: item.reason };
+}
+
+async function account(request: PlanRequest, segments: readonly ContextSegment[]): Promise<ContextPlan> {
+  const { scan, counts, budgetTokens, scope } = request;
+  const read = new Set(segments.map(({ path }) => path));
+  const files: PlannedFile[] = segments.map(({ path, tokens, reason }) => ({ path, tokens, mode: "full", reason }));
+  for (const file of scan.files) {
+    if (read.has(file.path)) continue;
+    const reason = inScope(file.path, scope) ? "over-budget" : "out-of-scope";
+    files.push({ path: file.path, tokens: counts.known(file), mode: "dropped", reason });
+  }
+  for (const { path, reason } of scan.dropped) {
+    if (!read.has(path)) files.push({ path, tokens: 0, mode: "dropped", reason });
+  }
+  const base = segments.filter(({ kind }) => kind === "base");
+  const baseText = base
+    .map(({ path, text }) => fileOpenTag + segmentBody(path, text) + fileCloseTag)
+    .join(fileSeparator);
+  return {
+    segments,
+    budgetTokens,
+    files,
+    flagged: segments
+      .filter(({ file }) => file.hiddenCharacters + file.removedCharacters > 0)
+      .map(({ path, file }) => ({ path, hidden: file.hiddenCharacters, removed: file.removedCharacters })),
+    summary: {
+      budgetTokens,
+      readFiles: segments.length,
+      totalFiles: scan.files.length,
+      readTokens: tokensOf(segments),
+    },
+    prefixKey: await sha256Hex(baseText),
+  };
+}
+
+function tokensOf(items: readonly { readonly tokens: number }[]): number {
+  return items.reduce((total, { tokens }) => total + tokens, 0);
+}
+
+function unique<T>(items: readonly T[]): T[] {
+  return [...new Set(items)];
+}

@@ -1,0 +1,96 @@
+// Owns: what is remembered about one repository between questions: its scan, its token counts and its base, so that an unchanged
+// repository gives the same prefix and costs nothing to plan again. Must never outlive a change: every question scans first.
+import { failure } from "../protocol/errors";
+import { inScope, planBase } from "./basePlan";
+import type { BasePlan } from "./basePlan";
+import { planContext } from "./plan";
+import type { ContextPlan } from "./plan";
+import type { RepoReader } from "./repoReader";
+import { Scanner } from "./scan";
+import type { RepositoryScan, ScanLimits, ScanOptions } from "./scan";
+import { wantedFiles } from "./supplement";
+import { TokenCounts } from "./tokenCounts";
+import type { CountTokens } from "./tokenCounts";
+
+export interface ContextRequest {
+  /** Names the tokenizer that `count` uses: counts are kept for as long as it is the same. */
+  readonly model: string;
+  readonly count: CountTokens;
+  /** Room for all files of the prompt when question and conversation have their usual length. */
+  readonly budgetTokens: number;
+  /** What is really left for files now. */
+  readonly availableTokens: number;
+  /** "": the base alone. */
+  readonly question: string;
+  readonly scope: readonly string[];
+  readonly pinned: readonly string[];
+}
+
+/** Share of the budget kept free for files that a question names. */
+const reserveShare = 0.2;
+
+export class RepositoryContext {
+  readonly #scanner: Scanner;
+  #scan: RepositoryScan | undefined;
+  #plan: ContextPlan | undefined;
+  #counts: { readonly model: string; readonly counts: TokenCounts } | undefined;
+  #base: { readonly key: string; readonly scan: RepositoryScan; readonly plan: BasePlan } | undefined;
+
+  constructor(
+    readonly reader: RepoReader,
+    options: { readonly cacheBytes?: number; readonly limits?: Partial<ScanLimits> } = {},
+  ) {
+    this.#scanner = new Scanner(reader, options);
+  }
+
+  /** The last scan and plan, for what is shown between questions. */
+  get lastScan(): RepositoryScan | undefined {
+    return this.#scan;
+  }
+  get lastPlan(): ContextPlan | undefined {
+    return this.#plan;
+  }
+
+  async scan(options?: ScanOptions): Promise<RepositoryScan> {
+    this.#scan = await this.#scanner.scan(options);
+    return this.#scan;
+  }
+
+  /** Rejects with "repository-empty" when there is nothing to read. */
+  async plan(scan: RepositoryScan, request: ContextRequest, signal?: AbortSignal): Promise<ContextPlan> {
+    const { scope, pinned, budgetTokens, availableTokens } = request;
+    const files = scan.files.filter((file) => inScope(file.path, scope));
+    if (files.length === 0 && pinned.length === 0) throw failure("repository-empty", scan.name);
+    if (this.#counts?.model !== request.model) {
+      this.#counts = { model: request.model, counts: new TokenCounts(request.count) };
+    }
+    const counts = this.#counts.counts;
+    const reserveTokens = Math.floor(budgetTokens * reserveShare);
+    const base = await this.#baseFor(
+      scan,
+      counts,
+      { model: request.model, budgetTokens, reserveTokens, scope },
+      signal,
+    );
+    const wanted = await wantedFiles(scan, files, request.question, signal);
+    this.#plan = await planContext(
+      { scan, counts, base, wanted, pinned, scope, budgetTokens, availableTokens, reserveTokens },
+      signal,
+    );
+    return this.#plan;
+  }
+
+  async #baseFor(
+    scan: RepositoryScan,
+    counts: TokenCounts,
+    options: { model: string; budgetTokens: number; reserveTokens: number; scope: readonly string[] },
+    signal: AbortSignal | undefined,
+  ): Promise<BasePlan> {
+    const key = JSON.stringify(options);
+    if (this.#base?.key === key && this.#base.scan === scan) return this.#base.plan;
+    const { budgetTokens, reserveTokens, scope } = options;
+    const plan = await planBase({ scan, counts, budgetTokens, reserveTokens, scope }, signal);
+    this.#base = { key, scan, plan };
+    return plan;
+  }
+}

@@ -1,0 +1,85 @@
+// Owns: which files a question needs besides the base: those the user pinned, those that define what it names, those that use it.
+// Must never change the base or the question.
+import type { ScannedFile } from "./contentCache";
+import { namesInCode, namesInQuestion } from "./identifiers";
+import { fileClass } from "./rank";
+import type { RepositoryScan } from "./scan";
+import { searchNames } from "./search";
+import type { FileHits } from "./search";
+
+export interface WantedFiles {
+  /** Without these the question cannot be answered; the best first. */
+  readonly required: readonly ScannedFile[];
+  /** These help, while there is room; the best first. */
+  readonly helpful: readonly ScannedFile[];
+}
+
+const definersPerName = 3;
+const helpfulAtMost = 12;
+/** A name in more files than this tells nothing about any of them. */
+const commonInFiles = 40;
+
+export async function wantedFiles(
+  scan: RepositoryScan,
+  files: readonly ScannedFile[],
+  question: string,
+  signal?: AbortSignal,
+): Promise<WantedFiles> {
+  const { certain, possible, code } = namesInQuestion(question);
+  const quoted = code.map(longestLine).filter((line) => line !== "");
+  const inCode = code.flatMap(namesInCode);
+  const found = await searchNames(scan, files, [...new Set([...certain, ...possible, ...quoted, ...inCode])], signal);
+  const required = new Set<ScannedFile>();
+  for (const line of quoted)
+    for (const { file } of (found.get(line) ?? []).slice(0, definersPerName)) required.add(file);
+  for (const name of [...certain, ...possible]) {
+    for (const file of bestDefiners(found.get(name) ?? [])) required.add(file);
+    for (const file of namedByPath(files, name)) required.add(file);
+  }
+  const scores = new Map<ScannedFile, number>();
+  const defined = (name: string): boolean => (found.get(name) ?? []).some(({ definition }) => definition !== undefined);
+  const asked = [...certain, ...possible.filter(defined)];
+  for (const name of asked) addScores(scores, found.get(name) ?? [], files.length, 1);
+  for (const name of inCode) addScores(scores, found.get(name) ?? [], files.length, 0.25);
+  const helpful = [...scores]
+    .filter(([file]) => !required.has(file))
+    .sort(([a, scoreA], [b, scoreB]) => scoreB - scoreA || (a.path < b.path ? -1 : 1))
+    .slice(0, helpfulAtMost)
+    .map(([file]) => file);
+  return { required: [...required], helpful };
+}
+
+/** Source before tests and examples; the file that says the name most often is most likely its home. */
+function bestDefiners(hits: readonly FileHits[]): ScannedFile[] {
+  return hits
+    .filter(({ definition }) => definition !== undefined)
+    .sort((a, b) => fileClass(a.file) - fileClass(b.file) || b.hits - a.hits || (a.file.path < b.file.path ? -1 : 1))
+    .slice(0, definersPerName)
+    .map(({ file }) => file);
+}
+
+/** The question may name a file instead of a symbol. */
+function namedByPath(files: readonly ScannedFile[], name: string): ScannedFile[] {
+  if (!/[./]/.test(name)) return [];
+  const ending = `/${name.replace(/^\.?\//, "")}`;
+  return files.filter(({ path }) => `/${path}`.endsWith(ending)).slice(0, definersPerName);
+}
+
+function addScores(
+  scores: Map<ScannedFile, number>,
+  hits: readonly FileHits[],
+  fileCount: number,
+  weight: number,
+): void {
+  if (hits.length > commonInFiles) return;
+  const rarity = Math.log(1 + fileCount / Math.max(1, hits.length));
+  for (const { file, hits: count, definition } of hits) {
+    const value = weight * rarity * (1 + Math.log2(count)) * (definition === undefined ? 1 : 4);
+    scores.set(file, (scores.get(file) ?? 0) + value);
+  }
+}
+
+function longestLine(code: string): string {
+  const longest = code.split("\n").reduce((best, line) => (line.trim().length > best.length ? line.trim() : best), "");
+  return longest.length >= 8 ? longest : "";
+}
