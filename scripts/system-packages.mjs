@@ -4,13 +4,13 @@ import fs from "node:fs";
 import { Explained, findProgram, run } from "./process.mjs";
 
 const needs = {
-  compiler: { anyOf: ["c++", "g++", "clang++"], debian: "g++" },
-  cmake: { anyOf: ["cmake"], debian: "cmake" },
-  make: { anyOf: ["ninja", "make"], debian: "ninja-build" },
-  python: { anyOf: ["python3"], debian: "python3" },
-  gnuMake: { anyOf: ["make"], debian: "make" },
-  clangFormat: { anyOf: ["clang-format"], debian: "clang-format" },
-  chromium: { anyOf: ["chromium", "chromium-browser", "google-chrome"], debian: "chromium" },
+  compiler: { anyOf: ["c++", "g++", "clang++"], debian: ["g++"] },
+  cmake: { anyOf: ["cmake"], debian: ["cmake"] },
+  make: { anyOf: ["ninja", "make"], debian: ["ninja-build"] },
+  python: { anyOf: ["python3"], debian: ["python3"] },
+  gnuMake: { anyOf: ["make"], debian: ["make"] },
+  clangFormat: { anyOf: ["clang-format"], debian: ["clang-format"] },
+  chromium: { anyOf: ["chromium", "chromium-browser", "google-chrome"], debian: ["chromium", "fonts-liberation"] },
 };
 
 export const buildNeeds = ["compiler", "cmake", "make", "python"];
@@ -22,7 +22,7 @@ export const canInstall = () =>
 
 /** Makes sure that each need has a program. Returns a note for the step's line. */
 export async function ensurePrograms(wanted) {
-  const missing = wanted.filter((need) => programFor(need) === null).map((need) => needs[need].debian);
+  const missing = wanted.filter((need) => programFor(need) === null).flatMap((need) => needs[need].debian);
   if (missing.length === 0) return "present";
   if (!canInstall()) {
     const how =
