@@ -3,28 +3,31 @@
 import type { ErrorKind, RingsideError } from "../protocol/errors";
 
 const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> = {
-  "file-missing": ({ subject }) => `${subject} does not exist; check the path given with --model or --repo.`,
-  "file-unreadable": ({ subject, actual }) => `${subject} cannot be read${because(actual)}; check its permissions.`,
-  "file-truncated": (error) => `${error.subject} is cut short${found(error)}; copy or download the checkpoint again.`,
+  "file-missing": ({ subject }) =>
+    `${named(subject, "A file")} does not exist; check the path given with --model or --repo.`,
+  "file-unreadable": ({ subject, actual }) =>
+    `${named(subject, "A file")} cannot be read${because(actual)}; check its permissions.`,
+  "file-truncated": (error) =>
+    `${named(error.subject, "A file")} is cut short${found(error)}; copy or download the checkpoint again.`,
   "file-malformed": (error) =>
-    `${error.subject} is not a valid file of its kind${found(error)}; get the checkpoint again.`,
+    `${named(error.subject, "A file")} is not a valid file of its kind${found(error)}; get the checkpoint again.`,
   "file-write-failed": ({ subject, actual }) =>
-    `${subject} cannot be written${because(actual)}; check space and permissions.`,
+    `${named(subject, "A file")} cannot be written${because(actual)}; check space and permissions.`,
   "config-invalid": (error) =>
-    `The model's config.json cannot be used: ${error.subject}${found(error)}; choose another checkpoint.`,
+    `The model's config.json cannot be used: ${named(error.subject, "a field is wrong")}${found(error)}; choose another checkpoint.`,
   "architecture-unknown": ({ expected, actual }) =>
     `The checkpoint's architecture is ${quoted(actual)}, but this engine runs ${expected === "" ? "Ring-linear models" : expected} only; choose another checkpoint.`,
-  "tensor-missing": ({ subject }) => `The checkpoint lacks the tensor ${subject}; get the checkpoint again.`,
+  "tensor-missing": ({ subject }) => `The checkpoint lacks ${named(subject, "a tensor")}; get the checkpoint again.`,
   "tensor-unknown": ({ subject }) =>
-    `The checkpoint has a tensor ${subject} that this architecture does not have; choose another checkpoint.`,
+    `The checkpoint has ${named(subject, "a tensor")}, which this architecture does not have; choose another checkpoint.`,
   "tensor-shape": (error) =>
-    `The tensor ${error.subject} has the wrong shape${found(error)}; the checkpoint does not fit its config.json.`,
+    `${named(error.subject, "A tensor")} has the wrong shape${found(error)}; the checkpoint does not fit its config.json.`,
   "tensor-dtype": (error) =>
-    `The tensor ${error.subject} has a number format that cannot be read${found(error)}; convert the checkpoint.`,
+    `${named(error.subject, "A tensor")} has a number format that cannot be read${found(error)}; convert the checkpoint.`,
   "quantization-unsupported": (error) =>
-    `The checkpoint is quantised in a way that is not supported: ${error.subject}${found(error)}; quantise the original with "ringside quantize".`,
+    `The checkpoint is quantised in a way that is not supported: ${named(error.subject, "its layout")}${found(error)}; quantise the original with "ringside quantize".`,
   "tokenizer-invalid": (error) =>
-    `The model's tokenizer.json cannot be used: ${error.subject}${found(error)}; get the checkpoint again.`,
+    `The model's tokenizer.json cannot be used: ${named(error.subject, "it is not understood")}${found(error)}; get the checkpoint again.`,
   "out-of-memory": (error) =>
     `There is not enough memory for ${named(error.subject, "this model")}${found(error)}; choose a smaller model or close other programs.`,
   "context-full": (error) => `The model's context is full${found(error)}; ask about fewer files or a shorter text.`,
@@ -36,21 +39,18 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "state-invalid": (error) =>
     `The engine cannot do that now: ${named(error.subject, "a call came in the wrong state")}${found(error)}; try again.`,
   "backend-unavailable": (error) =>
-    `The backend ${named(error.subject, "")} cannot run on this machine${found(error)}; use --backend auto.`.replace(
-      "  ",
-      " ",
-    ),
+    `The backend ${named(error.subject, "that was asked for")} cannot run on this machine${found(error)}; use --backend auto.`,
   internal: (error) =>
     `Something went wrong inside the engine: ${named(error.subject, "unknown")}${found(error)}; please report it.`,
   "engine-missing": ({ subject, actual }) =>
-    `The native engine ${subject} cannot be loaded on this machine${because(actual)}; run "npm run build".`,
+    `${named(subject, "The native engine")} cannot be loaded on this machine${because(actual)}; run "npm run build".`,
   "engine-died": ({ actual }) =>
     `The engine process ended unexpectedly${because(actual)}; try again, it restarts by itself.`,
   "engine-restart-limit": ({ expected }) =>
     `The engine process ended too often${expected === "" ? "" : ` (limit: ${expected})`}; check memory and the model folder, then start again.`,
   "engine-busy": () => "The engine is at work on another request; wait until it has ended.",
   "frame-invalid": (error) =>
-    `The engine process sent something that is not understood: ${error.subject}${found(error)}; run "npm run build".`,
+    `The engine process sent something that is not understood: ${named(error.subject, "a message")}${found(error)}; run "npm run build".`,
   "model-not-loaded": () => "No model is loaded; name one with --model.",
   "repository-empty": ({ subject }) =>
     `There is no readable text file in ${named(subject, "the repository")}; name another folder with --repo.`,
@@ -59,7 +59,7 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "repository-untrusted": () => "The folder is not trusted; trust it in the editor first.",
   "question-empty": () => "The question is empty; write one.",
   "question-too-long": ({ expected, actual }) =>
-    `The question is too long: ${actual} characters, at most ${expected}; shorten it.`,
+    `The question is too long${expected === "" ? "" : `: ${actual} characters, at most ${expected}`}; shorten it.`,
 };
 
 /** One sentence for people. */

@@ -9,7 +9,7 @@ const headerBytes = 4;
 export function encodeFrame(value: object): Uint8Array {
   const body = new TextEncoder().encode(JSON.stringify(value));
   if (body.length > frameLimitBytes) {
-    throw failure("argument-invalid", "frame", `at most ${String(frameLimitBytes)} bytes`, String(body.length));
+    throw failure("argument-invalid", "message", `at most ${String(frameLimitBytes)} bytes`, String(body.length));
   }
   const frame = new Uint8Array(headerBytes + body.length);
   new DataView(frame.buffer).setUint32(0, body.length, true);

@@ -1,0 +1,170 @@
+// The command line as a program: the bundle, the host process, the addon and the embedded model, by exit code, output and words.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import * as path from "node:path";
+import { test } from "node:test";
+import { addonPath, bundle, nanoFolder, root, scratchFolder, tinyModel } from "../engine/engineUnderTest";
+
+/** An installation laid out as the real one, with bundles of the sources. */
+function install(): string {
+  const folder = scratchFolder("installation");
+  for (const name of ["dist/native", "media", "build"]) mkdirSync(path.join(folder, name), { recursive: true });
+  bundle("src/cli/main.ts", path.join(folder, "dist", "cli.js"));
+  bundle("src/engine/host.ts", path.join(folder, "dist", "engineHost.js"));
+  symlinkSync(addonPath, path.join(folder, "dist", "native", "ringside.node"));
+  symlinkSync(nanoFolder, path.join(folder, "media", "nano"));
+  symlinkSync(path.join(root, "build", "native"), path.join(folder, "build", "native"));
+  return folder;
+}
+const installation = install();
+
+interface Outcome {
+  readonly exitCode: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function ringside(arguments_: readonly string[], input = ""): Promise<Outcome> {
+  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_]);
+  const out: Buffer[] = [];
+  const err: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
+  child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
+  child.stdin.on("error", () => undefined);
+  child.stdin.end(input);
+  const exitCode = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { exitCode, out: Buffer.concat(out).toString(), err: Buffer.concat(err).toString() };
+}
+
+const commands = ["ask", "pack", "tokenize", "detokenize", "logits", "quantize", "bench", "roofline"];
+
+test("help says what there is, of the program and of each command", async () => {
+  const help = await ringside(["--help"]);
+  assert.equal(help.exitCode, 0);
+  for (const name of commands) {
+    assert.ok(help.out.includes(name), name);
+    const { exitCode, out, err } = await ringside([name, "--help"]);
+    assert.equal(exitCode, 0, name);
+    assert.ok(out.startsWith(`ringside ${name}`), out);
+    assert.equal(err, "");
+  }
+});
+
+test("wrong usage is exit code 2, with a way out on standard error and nothing on standard output", async () => {
+  const wrong = [[], ["nonsense"], ["--nonsense"], ["logits"], ["quantize", "one"], ["tokenize", "--threads", "many"]];
+  for (const arguments_ of [...wrong, ...commands.map((name) => [name, "--no-such-option"])]) {
+    const { exitCode, out, err } = await ringside(arguments_);
+    assert.equal(exitCode, 2, arguments_.join(" "));
+    assert.equal(out, "");
+    assert.match(err, /--help/);
+  }
+});
+
+test("text to ids and back, whole and by lines", async () => {
+  const text = "const ß = 1;\n\tfunction <think>() {}\n";
+  const model = ["--model", tinyModel()];
+  const ids = await ringside(["tokenize", ...model], text);
+  assert.equal(ids.exitCode, 0, ids.err);
+  assert.equal((JSON.parse(ids.out) as number[]).length > 10, true);
+  const back = await ringside(["detokenize", ...model], ids.out);
+  assert.equal(back.out, text);
+  assert.equal((await ringside(["detokenize", "--json", ...model], ids.out)).out, `${JSON.stringify(text)}\n`);
+
+  const special = await ringside(["tokenize", "--special", ...model], "<think>");
+  assert.equal((JSON.parse(special.out) as number[]).length, 1);
+  const lines = await ringside(["tokenize", "--lines", ...model], `"abc"\n"a\\nb"\n""\n`);
+  assert.equal(lines.out.trimEnd().split("\n").length, 3);
+  assert.equal((await ringside(["detokenize", "--lines", ...model], lines.out)).out, `"abc"\n"a\\nb"\n""\n`);
+});
+
+test("logits of a file of ids, the same for any split", async () => {
+  const file = path.join(scratchFolder("ids"), "ids.json");
+  const ids = Array.from({ length: 150 }, (_, index) => (index * 7) % 500);
+  writeFileSync(file, JSON.stringify(ids));
+  const model = ["--model", tinyModel(), "--json"];
+  const whole = await ringside(["logits", "--tokens", file, ...model]);
+  assert.equal(whole.exitCode, 0, whole.err);
+  const logits = JSON.parse(whole.out) as Record<"argmax" | "logprobs" | "last", number[]>;
+  assert.equal(logits.argmax.length, 150);
+  assert.equal(logits.logprobs.length, 149);
+  assert.equal(logits.last.length, 512);
+  assert.equal((await ringside(["logits", "--tokens", file, "--split", "100,1,20", ...model])).out, whole.out);
+});
+
+test("what cannot be done is exit code 1 and one sentence", async () => {
+  const folder = scratchFolder("wrong");
+  const broken = path.join(folder, "ids.json");
+  writeFileSync(broken, '[1, "2"]');
+  const cases: readonly (readonly [arguments_: readonly string[], input: string, words: RegExp])[] = [
+    [["tokenize", "--model", path.join(folder, "none")], "x", /does not exist/],
+    [["tokenize", "--lines", "--model", tinyModel()], "x\n", /line 1/],
+    [["detokenize", "--model", tinyModel()], "[511000]", /vocabulary/],
+    [["detokenize", "--model", tinyModel()], "[-1]", /token id/],
+    [["logits", "--tokens", path.join(folder, "none.json")], "", /does not exist/],
+    [["logits", "--tokens", broken], "", /item 1/],
+  ];
+  for (const [arguments_, input, words] of cases) {
+    const { exitCode, out, err } = await ringside(arguments_, input);
+    assert.equal(exitCode, 1, `${arguments_.join(" ")}: ${err}`);
+    assert.equal(out, "");
+    assert.match(err, words);
+    assert.equal(err.trimEnd().split("\n").length, 1, err);
+  }
+});
+
+test("the native tool's commands pass its output and exit code through", async () => {
+  const measured = await ringside([
+    "bench",
+    "--json",
+    ...["--shape", "nano", "--quant", "q8", "--prompt", "32", "--generate", "4", "--depths", "0", "--reps", "1"],
+  ]);
+  assert.equal(measured.exitCode, 0, measured.err);
+  const rows = JSON.parse(measured.out) as readonly { readonly test: string; readonly tok_s: number }[];
+  assert.deepEqual(
+    rows.map(({ test: name }) => name),
+    ["pp32", "tg4"],
+  );
+  assert.ok(rows.every(({ tok_s }) => tok_s > 0));
+  const failed = await ringside([
+    "quantize",
+    path.join(installation, "none"),
+    path.join(installation, "out"),
+    "--bits",
+    "8",
+  ]);
+  assert.equal(failed.exitCode, 1);
+  assert.notEqual(failed.err, "");
+});
+
+test("bench --append adds one row a median to the device's table", async () => {
+  const options = [
+    "--shape",
+    "nano",
+    "--quant",
+    "q8",
+    "--prompt",
+    "16",
+    "--generate",
+    "2",
+    "--depths",
+    "0",
+    "--reps",
+    "1",
+  ];
+  const { exitCode, err } = await ringside(["bench", "--append", ...options]);
+  assert.equal(exitCode, 0, err);
+  const table = /rows added to (.*)\n/.exec(err)?.[1] ?? "";
+  const [header, ...rows] = readFileSync(path.join(installation, table), "utf8").trimEnd().split("\n");
+  assert.equal(
+    header,
+    "commit,date,device,backend,shape,quant,threads,test,depth,tok_s,gb_s,roofline_pct,peer,peer_tok_s,ratio",
+  );
+  assert.equal(rows.length, 2);
+  for (const row of rows) {
+    const cells = row.split(",");
+    assert.equal(cells.length, 15);
+    assert.equal(cells[4], "nano");
+    assert.ok(Number(cells[9]) > 0, row);
+  }
+});
