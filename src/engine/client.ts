@@ -71,8 +71,9 @@ class EngineClient implements EnginePort {
   ): Promise<ModelInfo> {
     if (!sameLoad(request, this.#wanted)) {
       if (this.#busy) throw failure("engine-busy", "load");
-      this.#supervisor.forgive();
       this.#wanted = request;
+      this.#supervisor.forgive();
+      await this.#abandonLoading();
     }
     return (await this.#ready(options)).info;
   }
@@ -82,6 +83,7 @@ class EngineClient implements EnginePort {
     const connection = this.#loaded?.connection;
     this.#wanted = null;
     this.#loaded = null;
+    await this.#abandonLoading();
     if (connection?.alive === true) await connection.request({ type: "unload" }).result;
     this.#publish({ state: "stopped", model: null, error: null });
   }
@@ -209,7 +211,8 @@ class EngineClient implements EnginePort {
     const request = this.#wanted;
     if (request === null) throw failure("model-not-loaded");
     const connection = await this.#connect();
-    if (isAborted(signal)) throw failure("cancelled");
+    // Meanwhile another model may be wanted, or none.
+    if (isAborted(signal) || !sameLoad(request, this.#wanted)) throw failure("cancelled");
     if (this.#loaded?.connection === connection && sameLoad(request, this.#loaded.request)) return this.#loaded;
     if (this.#loading?.connection !== connection || !sameLoad(request, this.#loading.request)) {
       this.#loading = this.#startLoading(connection, request);
@@ -264,7 +267,7 @@ class EngineClient implements EnginePort {
       return await new Promise<ModelInfo>((resolve, reject) => {
         onAbort = () => {
           reject(failure("cancelled"));
-          // Loading cannot be interrupted inside the process, but the process can be ended, which frees its memory at once.
+          // Nobody else waits for it, so it is not wanted any more.
           if (loading.waiters === 1) void this.stop();
         };
         signal?.addEventListener("abort", onAbort, { once: true });
@@ -275,6 +278,11 @@ class EngineClient implements EnginePort {
       if (onProgress !== undefined) loading.listeners.delete(onProgress);
       if (onAbort !== undefined) signal?.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** Loading cannot be interrupted inside the process, but the process can be ended, which frees its memory at once. */
+  async #abandonLoading(): Promise<void> {
+    if (this.#loading !== null) await this.#supervisor.stop();
   }
 
   #lost(error: RingsideError): void {

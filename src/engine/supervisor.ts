@@ -57,7 +57,7 @@ export class Supervisor {
 
   /** The running process, started if there is none. Throws "engine-missing", "engine-died" or "engine-restart-limit". */
   async connect(): Promise<Connection> {
-    if (this.#connection?.alive === true) return this.#connection;
+    if (this.#starting === null && this.#connection?.alive === true) return this.#connection;
     this.#starting ??= this.#start().finally(() => {
       this.#starting = null;
     });

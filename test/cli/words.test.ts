@@ -13,7 +13,7 @@ test("each kind is one sentence, with its fields and without", () => {
     ] as const) {
       const sentence = wordError({ kind, subject, expected, actual });
       assert.match(sentence, /^[A-Z].*\.$/s, `${kind}: ${sentence}`);
-      assert.ok(!/undefined|  |\(\)| ,| ;/.test(sentence), `${kind}: ${sentence}`);
+      assert.ok(!/undefined| {2}|\(\)| ,| ;/.test(sentence), `${kind}: ${sentence}`);
       assert.ok(!sentence.includes("\n"), kind);
     }
   }

@@ -64,6 +64,20 @@ test("killed while idle, in prefill and in decode: typed, and the next request w
   assert.equal(starts(), 4);
 });
 
+test("killed while loading: typed, and the next load works", async () => {
+  const { engine, pid } = watchedEngine();
+  let killed = 0;
+  const load = engine.load(loadRequest(nanoFolder), {
+    onProgress: () => {
+      if (killed === 0) process.kill(pid(), "SIGKILL");
+      killed = pid();
+    },
+  });
+  assert.equal(await failureKind(load), "engine-died");
+  assert.ok(killed > 0);
+  assert.equal(await failureKind(engine.load(loadRequest(nanoFolder))), "resolved");
+});
+
 test("a process that keeps dying is started three times again, then not until the user wants it", async () => {
   const { engine, pid, starts } = watchedEngine();
   await engine.load(loadRequest(tinyModel()));
@@ -174,6 +188,17 @@ test("a host that hangs is ended when it does not obey a cancel, and a load that
   );
   assert.equal(await load, "cancelled");
   assert.equal(await failureKind(engine.load(loadRequest(tinyModel()))), "resolved");
+
+  const replaced = failureKind(engine.load(loadRequest(nanoFolder)));
+  await new Promise((resolve) => setImmediate(resolve));
+  const wanted = await engine.load(loadRequest(tinyModel()));
+  assert.equal(wanted.vocabRows, 512);
+  assert.equal(await replaced, "cancelled");
+
+  await engine.stop();
+  const early = failureKind(engine.load(loadRequest(nanoFolder)));
+  assert.equal((await engine.load(loadRequest(tinyModel()))).vocabRows, 512);
+  assert.equal(await early, "cancelled", "replaced while the process was starting");
 });
 
 for (const where of ["idle", "reading"]) {
