@@ -15,7 +15,7 @@ const mostNames = 24;
 const fence = /(^|\n)(`{3,}|~{3,})[^\n]*\n([\s\S]*?)(?:\n\2`*(?=\n|$)|$)/g;
 const inBackticks = /(`+)([^`\n]+?)\1/g;
 const inQuotes = /"([^"\n]{2,200})"|“([^”\n]{2,200})”|(?<![\w])'([^'\n]{2,200})'(?![\w])/g;
-const codeWord = /[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*[?!]?/g;
+const codeWord = /[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*/g;
 
 const plainWords = new Set(
   (
@@ -48,8 +48,8 @@ export function namesInQuestion(question: string): QuestionNames {
   rest = rest.replace(inQuotes, (_all, a?: string, b?: string, c?: string) => take(a ?? b ?? c));
   const possible = new Set<string>();
   for (const [word] of rest.matchAll(codeWord)) {
-    if (isShapedLikeCode(word)) take(word.replace(/[?!]$/, ""));
-    else if (word.length >= 3 && !plainWords.has(word.toLowerCase())) possible.add(word.replace(/[?!]$/, ""));
+    if (isShapedLikeCode(word)) take(word);
+    else if (word.length >= 3 && !plainWords.has(word.toLowerCase())) possible.add(word);
   }
   return {
     certain: [...certain].slice(0, mostNames),

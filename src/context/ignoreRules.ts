@@ -36,11 +36,20 @@ export class IgnoreRules {
 
 function rulesAtRoot(directory: string, text: string): string[] {
   const rules: string[] = [];
-  for (const line of text.replace(/^\uFEFF/, "").split(/\r?\n/)) {
+  for (const written of text.replace(/^\uFEFF/, "").split(/\r?\n/)) {
+    const line = withoutTrailingSpaces(written);
     if (line === "" || line.startsWith("#")) continue;
     rules.push(directory === "" ? line : ruleAtRoot(directory, line));
   }
   return rules;
+}
+
+/** A backslash keeps the space after it. */
+function withoutTrailingSpaces(line: string): string {
+  const spaces = /(\\*) +$/.exec(line);
+  if (spaces === null) return line;
+  const isEscaped = (spaces[1] ?? "").length % 2 === 1;
+  return line.slice(0, spaces.index + (spaces[1] ?? "").length + (isEscaped ? 1 : 0));
 }
 
 function ruleAtRoot(directory: string, rule: string): string {
@@ -49,7 +58,7 @@ function ruleAtRoot(directory: string, rule: string): string {
   const place = `/${directory.replace(/[\\*?[\]! #]/g, "\\$&")}`;
   const slash = body.indexOf("/");
   // A slash at the start or in the middle ties a rule to its directory; without one it holds at every depth below.
-  const tied = slash >= 0 && slash < body.trimEnd().length - 1;
+  const tied = slash >= 0 && slash < body.length - 1;
   const moved = tied ? `${place}/${body.replace(/^\//, "")}` : `${place}/**/${body}`;
   return negated ? `!${moved}` : moved;
 }

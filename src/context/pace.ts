@@ -11,17 +11,25 @@ export function throwIfCancelled(signal: AbortSignal | undefined): void {
 /** Lets other work of the thread run whenever a slice is used up. Share one between all parts of one piece of work. */
 export class Pace {
   #sliceStart = performance.now();
+  #pause: Promise<void> | undefined;
 
   constructor(private readonly signal?: AbortSignal) {}
 
   async breathe(): Promise<void> {
     throwIfCancelled(this.signal);
     if (performance.now() - this.#sliceStart < sliceMs) return;
+    // One pause for all concurrent parts: with a timer each, every one of them would run a slice before other work does.
+    this.#pause ??= this.#rest();
+    await this.#pause;
+    throwIfCancelled(this.signal);
+  }
+
+  async #rest(): Promise<void> {
     await new Promise<void>((resolve) => {
       setTimeout(resolve, 0);
     });
     this.#sliceStart = performance.now();
-    throwIfCancelled(this.signal);
+    this.#pause = undefined;
   }
 }
 
