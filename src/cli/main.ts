@@ -31,7 +31,8 @@ const usage = `ringside COMMAND [options]
 
 ${[...commands].map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`).join("\n")}
 
-"ringside COMMAND --help" says more about one of them.`;
+"ringside COMMAND --help" says more about one of them. With RINGSIDE_LOG=1 in the environment, what the engine process
+tells of itself goes to standard error.`;
 
 async function main([name, ...rest]: readonly string[]): Promise<number> {
   if (name === "--help" || name === "-h" || name === "help") {

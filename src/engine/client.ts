@@ -75,7 +75,7 @@ class EngineClient implements EnginePort {
       this.#supervisor.forgive();
       await this.#abandonLoading();
     }
-    return (await this.#ready(options)).info;
+    return (await this.#ready(request, options)).info;
   }
 
   async unload(): Promise<void> {
@@ -174,7 +174,7 @@ class EngineClient implements EnginePort {
     onReady?: () => void,
     onInterim?: (reply: InterimReply) => void,
   ): Promise<ResultOf<J>> {
-    const { connection } = await this.#ready(signal === undefined ? {} : { signal });
+    const { connection } = await this.#ready(this.#wanted, signal === undefined ? {} : { signal });
     if (isAborted(signal)) throw failure("cancelled");
     onReady?.();
     const { id, result } = connection.request(job, onInterim);
@@ -199,19 +199,14 @@ class EngineClient implements EnginePort {
     }
   }
 
-  /** The process with the wanted model in it, whatever that takes. */
-  async #ready({
-    onProgress,
-    signal,
-  }: {
-    onProgress?: (fraction: number) => void;
-    signal?: AbortSignal;
-  }): Promise<{ readonly connection: Connection; readonly info: ModelInfo }> {
-    if (isAborted(signal)) throw failure("cancelled");
-    const request = this.#wanted;
+  /** The process with that model in it, whatever that takes; "cancelled" when another one is wanted meanwhile. */
+  async #ready(
+    request: LoadRequest | null,
+    { onProgress, signal }: { onProgress?: (fraction: number) => void; signal?: AbortSignal },
+  ): Promise<{ readonly connection: Connection; readonly info: ModelInfo }> {
     if (request === null) throw failure("model-not-loaded");
+    if (isAborted(signal) || !sameLoad(request, this.#wanted)) throw failure("cancelled");
     const connection = await this.#connect();
-    // Meanwhile another model may be wanted, or none.
     if (isAborted(signal) || !sameLoad(request, this.#wanted)) throw failure("cancelled");
     if (this.#loaded?.connection === connection && sameLoad(request, this.#loaded.request)) return this.#loaded;
     if (this.#loading?.connection !== connection || !sameLoad(request, this.#loading.request)) {

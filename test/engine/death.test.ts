@@ -275,6 +275,36 @@ test("bytes that are no frames end the connection and the host, without a crash"
   );
 });
 
+test("a client that does not read for a while loses nothing", async () => {
+  const host = rawHost();
+  const load = loadRequest(tinyModel());
+  host.socket.pause();
+  host.socket.write(encodeFrame({ type: "load", id: 1, load }));
+  const text = "slow reader ".repeat(40_000);
+  for (let id = 2; id < 22; id += 1) {
+    host.socket.write(encodeFrame({ type: "tokenize", id, texts: [text], special: false }));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const answered: unknown[] = [];
+  const decoder = new FrameDecoder();
+  await new Promise<void>((resolve) => {
+    host.socket.on("data", (chunk: Buffer) => {
+      for (const value of decoder.push(chunk)) {
+        const { type, id } = value as { type: string; id: number };
+        if (type === "result" || type === "failed") answered.push([type, id]);
+      }
+      if (answered.length === 21) resolve();
+    });
+    host.socket.resume();
+  });
+  assert.deepEqual(
+    answered,
+    Array.from({ length: 21 }, (_, index) => ["result", index + 1]),
+  );
+  host.socket.destroy();
+  assert.deepEqual(await host.ended, { code: 0, signal: null });
+});
+
 test("a host that talks nonsense is ended, with a typed error for those who wait", async () => {
   const script = path.join(scratchFolder("nonsense"), "host.js");
   writeFileSync(
