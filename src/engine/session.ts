@@ -1,5 +1,6 @@
 // Owns: inside the engine host, the loaded model with its one session: what each request does with them.
-// Must never speak to the outside: host.ts carries requests in and replies out. One call of run… runs at a time (host.ts sees to it).
+// Must never speak to the outside: host.ts carries requests in and replies out. One of load, logits, sync and generate
+// runs at a time (host.ts sees to it).
 import { totalmem } from "node:os";
 import type {
   EngineReply,
@@ -63,18 +64,19 @@ export class ModelSession {
       call.reply({ type: "progress", id: call.id, fraction: Math.min(1, Math.max(0, fraction)) });
     });
     const model = unwrap(result);
+    const info = model.info();
     const session = model.openSession();
     if (!session.ok) model.close();
     this.#loaded = {
       model,
-      info: model.info(),
+      info,
       session: unwrap(session),
       tokens: new PromptTokens(model),
       snapshots: new Snapshots(totalmem() * snapshotShareOfMemory),
       held: new Int32Array(0),
     };
-    const { stopTokens: _, ...info } = this.#loaded.info;
-    return info;
+    const { stopTokens: _, ...told } = info;
+    return told;
   }
 
   unload(): void {
