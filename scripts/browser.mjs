@@ -19,7 +19,11 @@ export async function launchBrowser() {
   return chromium.launch({ executablePath: programFor("chromium"), headless: true, args: quietly });
 }
 
-/** Runs a command of the palette by its visible title. */
+/**
+ * Runs a command of the palette by its visible title.
+ * @param {import("playwright-core").Page} page
+ * @param {string} title
+ */
 export async function runCommand(page, title) {
   await page.keyboard.press("F1");
   const input = page.locator(".quick-input-widget input.input");
@@ -29,7 +33,12 @@ export async function runCommand(page, title) {
   await page.keyboard.press("Enter");
 }
 
-/** The inner frame of the webview that holds an element for `selector`. */
+/**
+ * The inner frame of the webview that holds an element for `selector`.
+ * @param {import("playwright-core").Page} page
+ * @param {string} selector
+ * @returns {Promise<import("playwright-core").Frame>}
+ */
 export async function webviewFrame(page, selector, timeoutMs = 30_000) {
   const deadlineMs = performance.now() + timeoutMs;
   while (performance.now() < deadlineMs) {
