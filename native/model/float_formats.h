@@ -1,0 +1,30 @@
+// Owns: the 16-bit float formats of checkpoints, to and from fp32. Private to model/.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace ringside {
+
+inline float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+// Nearest, ties to even. `value` must be finite; one beyond the largest bf16 becomes infinite.
+inline uint16_t float_to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float f16_to_float(uint16_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1F;
+  const uint32_t fraction = bits & 0x3FF;
+  if (exponent == 0) {
+    // Zero and subnormals: fraction * 2^-24, exact in fp32.
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  const uint32_t wide_exponent = exponent == 31 ? 255 : exponent + 112;
+  return std::bit_cast<float>(sign | (wide_exponent << 23) | (fraction << 13));
+}
+
+}  // namespace ringside
