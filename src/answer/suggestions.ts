@@ -23,7 +23,7 @@ export function suggestQuestions(segments: readonly ContextSegment[]): string[] 
   const choose = (pool: readonly Symbol[]): string | undefined => {
     const fresh = pool.filter((symbol) => !chosen.includes(symbol));
     const elsewhere = fresh.filter(({ path }) => !chosen.some((other) => other.path === path));
-    const symbol = elsewhere[0] ?? fresh[0];
+    const symbol = elsewhere[0] ?? fresh[0] ?? pool[0];
     if (symbol !== undefined) chosen.push(symbol);
     return symbol?.name;
   };
