@@ -8,12 +8,10 @@ import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
 import { questionLimitCharacters } from "../protocol/qa";
 import type { AnswerStats, AskEvent, Citation, Effort, RefusalCheck } from "../protocol/qa";
-import { shareTail, shareWindow } from "./budget";
-import type { WindowShares } from "./budget";
 import { checkCitations } from "./citations";
 import { generateAnswer } from "./generation";
 import type { Generated } from "./generation";
-import { headTokenText } from "./prompt";
+import { planQuestion } from "./preview";
 import type { HistoryTurn, PromptRequest } from "./prompt";
 import { checkRefusal, refusedName } from "./refusal";
 
@@ -159,38 +157,24 @@ class Question {
     return { scan, info: await loading };
   }
 
-  async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<PromptRequest & { shares: WindowShares }> {
+  async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<PromptRequest> {
     const { context, engine } = this.dependencies;
     const { text, history = [], scope = [], pinned = [], effort } = this.input;
     this.sink({ type: "phase", phase: "planning" });
-    const counted = await engine.countTokens(
-      [headTokenText(scan.name), text, ...history.map((turn) => `${turn.question}\n${turn.answer}`)],
-      this.signal,
-    );
-    const [headTokens = 0, questionTokens = 0, ...turnTokens] = counted;
-    const shares = shareWindow(info.contextTokens, headTokens);
-    const turns = history.map((turn, index) => ({ turn, tokens: turnTokens[index] ?? 0 }));
-    const tail = shareTail(shares, questionTokens, turns);
-    const plan = await context.plan(
-      scan,
-      {
-        model: info.folder,
-        count: (texts, signal) => engine.countTokens(texts, signal),
-        budgetTokens: shares.budgetTokens,
-        availableTokens: tail.availableTokens,
-        question: text,
-        scope,
-        pinned,
-      },
-      this.signal,
-    );
-    this.#plan = plan;
-    this.sink({ type: "plan", plan: plan.summary });
-    const start = effort === "off" ? "closed" : "open";
-    return { repository: scan.name, segments: plan.segments, history: tail.history, question: text, start, shares };
+    const question = { text, history, scope, pinned };
+    const planned = await planQuestion(question, context, engine, scan, info, this.signal);
+    this.#plan = planned.plan;
+    this.sink({ type: "plan", plan: planned.plan.summary });
+    return {
+      repository: scan.name,
+      segments: planned.plan.segments,
+      history: planned.history,
+      question: text,
+      start: effort === "off" ? "closed" : "open",
+    };
   }
 
-  async #generate(request: PromptRequest & { shares: WindowShares }, info: ModelInfo): Promise<AskOutcome["done"]> {
+  async #generate(request: PromptRequest, info: ModelInfo): Promise<AskOutcome["done"]> {
     const { maxTokens, sampler = greedy, effort } = this.input;
     const generated = await generateAnswer(
       {

@@ -10,7 +10,7 @@ import { parseCommand, UsageError } from "./arguments";
 import { AskScreen } from "./askScreen";
 import { DiskRepository } from "./diskRepository";
 import { withEngine } from "./engine";
-import { planJson } from "./pack";
+import { planJson, withoutSlashes } from "./pack";
 import { writeOut } from "./standardStreams";
 import { wordError } from "./words";
 
@@ -121,8 +121,4 @@ function outcomeJson(question: string, outcome: AskOutcome): object {
     ...(outcome.done === null ? {} : { done: outcome.done }),
     ...(outcome.error === null ? {} : { error: outcome.error }),
   };
-}
-
-function withoutSlashes(folder: string): string {
-  return folder.replace(/^\.\/|\/+$/g, "");
 }

@@ -2,9 +2,8 @@
 import { createHash } from "node:crypto";
 import { RepositoryContext } from "../context/repositoryContext";
 import type { ContextPlan } from "../context/plan";
-import { shareWindow } from "../answer/budget";
-import { headTokenText } from "../answer/prompt";
-import { integerOption, loadRequest, modelHelp, modelOptions, parseCommand, UsageError } from "./arguments";
+import { preview } from "../answer/preview";
+import { integerOption, loadRequest, modelHelp, modelOptions, parseCommand } from "./arguments";
 import { DiskRepository } from "./diskRepository";
 import { withEngine } from "./engine";
 import { writeOut } from "./standardStreams";
@@ -14,7 +13,7 @@ const help = `ringside pack --repo DIR [options] ["question"]
 Shows the files that are read for every question, those added for this question, and everything left out with the reason.
 
   --repo DIR           the repository (default: this folder)
-  --budget N           tokens for files; default: what the model's window leaves
+  --budget N           tokens for files, at most what the model's window leaves
   --scope DIR          read this folder only; may be given several times
   --pin FILE           read this file in any case; may be given several times
 ${modelHelp}`;
@@ -32,28 +31,26 @@ export async function packCommand(arguments_: readonly string[]): Promise<number
     positionals: [0, 1],
   });
   const load = loadRequest(values);
-  const givenTokens = integerOption(values.budget, "--budget", [1, 1 << 24], 0);
+  const budgetTokens = integerOption(values.budget, "--budget", [1, 1 << 24], 0);
   const context = new RepositoryContext(new DiskRepository(values.repo ?? "."));
-  const plan = await withEngine(async (engine) => {
-    const [scan, info] = await Promise.all([context.scan(), engine.load(load)]);
-    const [headTokens = 0] = await engine.countTokens([headTokenText(scan.name)]);
-    const windowTokens = shareWindow(info.contextTokens, headTokens).budgetTokens;
-    if (givenTokens > windowTokens) {
-      throw new UsageError(`--budget must be at most ${windowTokens}, the room that this model's window leaves.`);
-    }
-    const budgetTokens = givenTokens === 0 ? windowTokens : givenTokens;
-    return context.plan(scan, {
-      model: info.folder,
-      count: (texts, signal) => engine.countTokens(texts, signal),
-      budgetTokens,
-      availableTokens: budgetTokens,
-      question: positionals[0] ?? "",
-      scope: values.scope ?? [],
-      pinned: values.pin ?? [],
-    });
-  });
+  const { plan } = await withEngine((engine) =>
+    preview(
+      { context, engine, load },
+      {
+        text: positionals[0] ?? "",
+        scope: (values.scope ?? []).map(withoutSlashes),
+        pinned: values.pin ?? [],
+        ...(budgetTokens === 0 ? {} : { budgetTokens }),
+      },
+    ),
+  );
   await writeOut(values.json === true ? `${JSON.stringify(packJson(plan), null, 1)}\n` : packText(plan));
   return 0;
+}
+
+/** A folder as paths of a repository name it. */
+export function withoutSlashes(folder: string): string {
+  return folder.replace(/^(?:\.?\/)+|\/+$/g, "");
 }
 
 /** The plan as `ask` reports it too. */

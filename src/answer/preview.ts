@@ -1,0 +1,82 @@
+// Owns: what a question would read, without asking one: for the coverage shown before the first question, the suggested
+// questions and `ringside pack`. Must plan exactly as a question does.
+import type { ContextPlan } from "../context/plan";
+import type { RepositoryScan, ScanOptions } from "../context/scan";
+import type { EnginePort, ModelInfo } from "../protocol/engine";
+import type { AskDependencies } from "./ask";
+import { shareTail, shareWindow } from "./budget";
+import type { HistoryTurn } from "./prompt";
+import { headTokenText } from "./prompt";
+import { suggestQuestions } from "./suggestions";
+
+export interface PlannedQuestion {
+  readonly plan: ContextPlan;
+  /** The turns of the conversation that fit. */
+  readonly history: readonly HistoryTurn[];
+}
+
+export interface QuestionToPlan {
+  readonly text: string;
+  readonly history: readonly HistoryTurn[];
+  readonly scope: readonly string[];
+  readonly pinned: readonly string[];
+  /** Less room for files than the window leaves; more is cut to that. */
+  readonly budgetTokens?: number;
+}
+
+/** Shares the window between files, question and conversation, and plans the files. */
+export async function planQuestion(
+  { text, history, scope, pinned, budgetTokens: wantedTokens }: QuestionToPlan,
+  context: AskDependencies["context"],
+  engine: EnginePort,
+  scan: RepositoryScan,
+  info: ModelInfo,
+  signal?: AbortSignal,
+): Promise<PlannedQuestion> {
+  const conversation = history.map((turn) => `${turn.question}\n${turn.answer}`);
+  const counted = await engine.countTokens([headTokenText(scan.name), text, ...conversation], signal);
+  const [headTokens = 0, questionTokens = 0, ...turnTokens] = counted;
+  const window = shareWindow(info.contextTokens, headTokens);
+  const shares = { ...window, budgetTokens: Math.min(window.budgetTokens, wantedTokens ?? window.budgetTokens) };
+  const turns = history.map((turn, index) => ({ turn, tokens: turnTokens[index] ?? 0 }));
+  const tail = shareTail(shares, questionTokens, turns);
+  const plan = await context.plan(
+    scan,
+    {
+      model: info.folder,
+      count: (texts, countSignal) => engine.countTokens(texts, countSignal),
+      budgetTokens: shares.budgetTokens,
+      availableTokens: tail.availableTokens,
+      question: text,
+      scope,
+      pinned,
+    },
+    signal,
+  );
+  return { plan, history: tail.history };
+}
+
+export interface Preview extends PlannedQuestion {
+  readonly scan: RepositoryScan;
+  readonly suggestions: readonly string[];
+}
+
+/** Scans the repository, loads the model and plans the base. Rejects with RingsideFailure. */
+export async function preview(
+  { context, engine, load }: AskDependencies,
+  options: Partial<QuestionToPlan> & ScanOptions = {},
+): Promise<Preview> {
+  const { signal, onProgress, ...question } = options;
+  const loading = engine.load(load, signal === undefined ? {} : { signal });
+  loading.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
+  const scan = await context.scan({ signal, onProgress });
+  const planned = await planQuestion(
+    { text: "", history: [], scope: [], pinned: [], ...question },
+    context,
+    engine,
+    scan,
+    await loading,
+    signal,
+  );
+  return { ...planned, scan, suggestions: suggestQuestions(planned.plan.segments) };
+}
