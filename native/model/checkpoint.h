@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,7 +56,8 @@ class Checkpoint {
 struct QuantizeOptions {
   int bits = 8;              // this version: 8 only
   int group_columns = 128;   // 32, 64 or 128
-  int64_t shard_bytes = 45'000'000;  // no output file is larger
+  int64_t shard_bytes = 45'000'000;  // no weight file is larger
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // after each tensor; may be empty
 };
 struct QuantizeReport {
   struct Row { std::string tensor; double relative_rms_error; };
