@@ -1,0 +1,251 @@
+// Owns: the CPU backend's table: checks arguments, runs slabs, commits them to sessions, saves and restores.
+#include "model/backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu/boundary.h"
+#include "cpu/forward.h"
+#include "cpu/model.h"
+
+namespace ringside::cpu {
+namespace {
+
+// The table's handles stay incomplete types: a definition of rs_session here would clash with another backend's.
+Model& of(rs_model* model) { return *reinterpret_cast<Model*>(model); }
+const Model& of(const rs_model* model) { return *reinterpret_cast<const Model*>(model); }
+Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); }
+const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
+const Snapshot& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Snapshot*>(snapshot); }
+
+int64_t page_list_bytes(const Shape& shape, const std::vector<std::shared_ptr<Page>>& pages) {
+  return static_cast<int64_t>(pages.size()) * Page::planned_bytes(shape);
+}
+
+int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out,
+                    rs_error* error) {
+  return guarded(error, "memory plan", [&]() -> Status {
+    if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_Q8) {
+      return Error{ErrorKind::kArgumentInvalid, "format", "0..2", std::to_string(format)};
+    }
+    if (format == RS_WEIGHT_Q8 && group_columns < 1) {
+      return Error{ErrorKind::kArgumentInvalid, "group columns", ">= 1", std::to_string(group_columns)};
+    }
+    const Shape shape(*config);
+    const int64_t group = std::max(kUnscaledGroupColumns, format == RS_WEIGHT_Q8 ? group_columns : 0);
+    out->weight_bytes = planned_weight_bytes(shape, static_cast<rs_weight_format>(format), group_columns);
+    out->state_bytes = LinearState::planned_bytes(shape);
+    out->kv_bytes_per_token = Page::planned_bytes(shape) / kPageTokens;
+    out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores(), group) + LinearState::planned_bytes(shape);
+    return Unit{};
+  });
+}
+
+Status load_model(const rs_config& config, const rs_weight_source& source, const rs_load_options& options,
+                  std::unique_ptr<Model>& out) {
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kMaxThreads),
+                 std::to_string(options.threads)};
+  }
+  auto model = std::make_unique<Model>(config);
+  RS_TRY(model->kernels, choose_kernels(options.isa == nullptr ? "" : options.isa));
+  RS_CHECK(model->pool.start(options.threads == 0 ? physical_cores() : options.threads));
+  RS_CHECK(load_weights(model->shape, source, options, model->pool, model->weights));
+  const int threads = model->pool.threads();
+  RS_CHECK(Workspace::allocate(model->shape, threads, model->weights.largest_group_columns, model->workspace));
+  RS_TRY(model->spare, LinearState::allocate(model->shape));
+  model->device = processor_name() + ", " + model->kernels->isa + ", " + std::to_string(threads) +
+                  (threads == 1 ? " thread" : " threads");
+  out = std::move(model);
+  return Unit{};
+}
+
+int32_t load(const rs_config* config, const rs_weight_source* source, const rs_load_options* options, rs_model** out,
+             rs_error* error) {
+  return guarded(error, "model", [&]() -> Status {
+    std::unique_ptr<Model> model;
+    RS_CHECK(load_model(*config, *source, *options, model));
+    *out = reinterpret_cast<rs_model*>(model.release());
+    return Unit{};
+  });
+}
+
+void unload(rs_model* model) { delete &of(model); }
+const char* device(const rs_model* model) { return of(model).device.c_str(); }
+const char* isa(const rs_model* model) { return of(model).kernels->isa; }
+int32_t threads(const rs_model* model) { return of(model).pool.threads(); }
+int64_t weight_bytes(const rs_model* model) { return of(model).weights.arena.used_bytes(); }
+
+int32_t open(rs_model* model, rs_session** out, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    auto session = std::make_unique<Session>();
+    session->model = &of(model);
+    RS_TRY(session->state, LinearState::allocate(of(model).shape));
+    *out = reinterpret_cast<rs_session*>(session.release());
+    return Unit{};
+  });
+}
+
+void close(rs_session* session) { delete &of(session); }
+int64_t position(const rs_session* session) { return of(session).position; }
+
+int64_t session_bytes(const rs_session* handle) {
+  const Session& session = of(handle);
+  return session.state.bytes() + page_list_bytes(session.model->shape, session.pages);
+}
+
+Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
+  const rs_config& config = session.model->shape.config;
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)};
+  if (count > config.context_tokens - session.position) {
+    return Error{ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
+                 std::to_string(session.position) + " + " + std::to_string(count)};
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (tokens[i] >= 0 && tokens[i] < config.vocab_rows) continue;
+    return Error{ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
+                 "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])};
+  }
+  return Unit{};
+}
+
+// A slab that is through becomes part of the session; until here the session was only appended to.
+void commit(Session& session, int64_t rows) {
+  const bool completed_chunk = session.position / kChunkTokens != (session.position + rows) / kChunkTokens;
+  if (completed_chunk) std::swap(session.state, session.model->spare);
+  session.position += rows;
+}
+
+int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
+               const rs_poll* poll, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Session& session = of(handle);
+    RS_CHECK(check_tokens(session, tokens, count));
+    const std::lock_guard lock(session.model->running);
+    Interrupt interrupt(poll);
+    Forward forward(session, interrupt);
+    for (int64_t done = 0; done < count;) {
+      const int64_t rows = std::min(kSlabRows, count - done);
+      const bool is_last = done + rows == count;
+      const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
+      float* to = want == RS_LOGITS_ALL ? logits + done * session.model->shape.config.vocab_rows : logits;
+      RS_CHECK(prepare_pages(session.model->shape, session.position, rows, session.pages));
+      if (!forward.slab(tokens + done, rows, wanted, to)) return Error{ErrorKind::kCancelled, "extend", "", ""};
+      commit(session, rows);
+      done += rows;
+      if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
+    }
+    return Unit{};
+  });
+}
+
+int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Session& session = of(handle);
+    const int64_t boundary = session.position / kChunkTokens * kChunkTokens;
+    if (keep_position < boundary || keep_position > session.position) {
+      return Error{ErrorKind::kArgumentInvalid, "keep position",
+                   std::to_string(boundary) + ".." + std::to_string(session.position), std::to_string(keep_position)};
+    }
+    session.position = keep_position;  // rows past the position are never read
+    return Unit{};
+  });
+}
+
+int32_t save(rs_session* handle, rs_snapshot** out, rs_error* error) {
+  return guarded(error, "snapshot", [&]() -> Status {
+    const Session& session = of(handle);
+    auto snapshot = std::make_unique<Snapshot>();
+    snapshot->model = session.model;
+    snapshot->position = session.position / kChunkTokens * kChunkTokens;
+    const int64_t bytes = session.state.s_count() * static_cast<int64_t>(sizeof(float));
+    RS_TRY(snapshot->s, MappedMemory::allocate(bytes, "snapshot"));
+    if (bytes > 0) std::memcpy(snapshot->s.data(), session.state.all_s(), static_cast<size_t>(bytes));
+    const int64_t pages = (snapshot->position + kPageTokens - 1) / kPageTokens;
+    snapshot->pages.assign(session.pages.begin(), session.pages.begin() + pages);
+    *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
+    return Unit{};
+  });
+}
+
+int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Model& model = of(handle);
+    const Snapshot& snapshot = of(from);
+    if (snapshot.model != &model) return Error{ErrorKind::kStateInvalid, "snapshot", "the model it was saved from", ""};
+    auto session = std::make_unique<Session>();
+    session->model = &model;
+    session->position = snapshot.position;
+    session->pages = snapshot.pages;
+    RS_TRY(session->state, LinearState::allocate(model.shape));
+    if (snapshot.s.bytes() > 0) {
+      std::memcpy(session->state.all_s(), snapshot.s.data(), static_cast<size_t>(snapshot.s.bytes()));
+    }
+    *out = reinterpret_cast<rs_session*>(session.release());
+    return Unit{};
+  });
+}
+
+int64_t snapshot_position(const rs_snapshot* snapshot) { return of(snapshot).position; }
+int64_t snapshot_bytes(const rs_snapshot* handle) {
+  const Snapshot& snapshot = of(handle);
+  return snapshot.s.bytes() + page_list_bytes(static_cast<const Model*>(snapshot.model)->shape, snapshot.pages);
+}
+void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
+
+// S after the last token is the chunk's state, decayed, and the open rows added; in double, for it is only looked at.
+double state_norm(const Session& session, const Layer& layer, int64_t layer_index, int64_t head) {
+  const Shape& shape = session.model->shape;
+  const int64_t d = shape.config.head_dim;
+  const int64_t open_rows = session.position % kChunkTokens;
+  const double slope = shape.slopes[static_cast<size_t>(layer_index * shape.config.heads + head)];
+  const float* s = session.state.s(layer.kind_index, head);
+  const float* k_columns = session.state.k_columns(layer.kind_index, head);
+  const float* v = session.state.v(layer.kind_index, head);
+  double squares = 0.0;
+  for (int64_t a = 0; a < d; ++a) {
+    for (int64_t b = 0; b < d; ++b) {
+      double value = std::exp(-slope * static_cast<double>(open_rows)) * s[a * d + b];
+      for (int64_t j = 0; j < open_rows; ++j) {
+        const double decay = std::exp(-slope * static_cast<double>(open_rows - 1 - j));
+        value += decay * k_columns[a * kChunkTokens + j] * v[j * d + b];
+      }
+      squares += value * value;
+    }
+  }
+  return std::sqrt(squares);
+}
+
+int32_t state_norms(const rs_session* handle, float* out, rs_error* error) {
+  return guarded(error, "state norms", [&]() -> Status {
+    const Session& session = of(handle);
+    const std::vector<Layer>& layers = session.model->weights.layers;
+    for (size_t i = 0; i < layers.size(); ++i) {
+      if (layers[i].is_softmax) continue;
+      for (int64_t head = 0; head < session.model->shape.config.heads; ++head) {
+        *out++ = static_cast<float>(state_norm(session, layers[i], static_cast<int64_t>(i), head));
+      }
+    }
+    return Unit{};
+  });
+}
+
+}  // namespace
+}  // namespace ringside::cpu
+
+extern "C" const rs_backend* rs_cpu_backend(void) {
+  namespace cpu = ringside::cpu;
+  static constexpr rs_backend kBackend = {
+      RS_BACKEND_VERSION, "cpu",         cpu::plan_memory,       cpu::load,           cpu::unload,
+      cpu::device,        cpu::isa,      cpu::threads,           cpu::weight_bytes,   cpu::open,
+      cpu::close,         cpu::position, cpu::session_bytes,     cpu::extend,         cpu::accept,
+      cpu::save,          cpu::restore,  cpu::snapshot_position, cpu::snapshot_bytes, cpu::drop,
+      cpu::state_norms,
+  };
+  return &kBackend;
+}

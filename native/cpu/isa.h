@@ -1,0 +1,21 @@
+// Owns: the choice of the instruction set whose kernels run, and the name of this processor.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/kernels/kernels.h"
+#include "error.h"
+
+namespace ringside::cpu {
+
+// Every table that this build has and this processor can run, slowest first.
+std::vector<const Kernels*> available_kernels();
+
+// The best available table for "", else the named one: "plain", "avx2" or "avx512".
+Result<const Kernels*> choose_kernels(const std::string& isa);
+
+// As the system names it, for example "Intel(R) Xeon(R) Processor".
+std::string processor_name();
+
+}  // namespace ringside::cpu

@@ -1,0 +1,72 @@
+// Owns: every buffer that one slab of a forward pass writes besides the session, allocated once per model.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu/memory.h"
+#include "cpu/weights.h"
+
+namespace ringside::cpu {
+
+inline constexpr int64_t kSlabRows = 512;   // tokens of one pass through the layers
+inline constexpr int64_t kBlockRows = 256;  // rows of one matrix product job
+inline constexpr int64_t kSplitRows = 8;    // up to here attention is shared out by key blocks, above by rows
+inline constexpr int64_t kQueryRows = 128;  // query rows (tokens × heads of one kv head) that read a key block together
+
+// Scratch of one thread.
+struct WorkerSpace {
+  float* panel;          // [largest group of columns, 64]: weights widened to fp32
+  float* edge;           // [256, 64]: outputs of a tile that is not full
+  float* query;          // [query rows, head_dim]
+  float* scores;         // [query rows, 256]
+  float* maximum;        // [query rows]
+  float* sum;            // [query rows]
+  float* mixed;          // [query rows, head_dim]
+  float* block_maximum;  // [query rows]
+  float* block_sum;      // [query rows]
+  float* block_mixed;    // [query rows, head_dim]
+  float* key_panel;      // [256, head_dim]
+  int32_t* limits;       // [query rows]
+  float* chunk_scores;   // [64, 64]
+  float* chunk_state;    // [64, head_dim]
+  float* chunk_keys;     // [head_dim, 64]
+  float* router;         // [2 experts + groups]
+};
+
+struct Workspace {
+  static Result<Unit> allocate(const Shape& shape, int threads, int64_t largest_group_columns, Workspace& out);
+  static int64_t planned_bytes(const Shape& shape, int threads, int64_t largest_group_columns);
+
+  int64_t query_rows = 0;  // capacity of the worker's query buffers
+
+  float* residual;          // [512, hidden]
+  float* normed;            // [512, hidden]
+  float* projected;         // [512, hidden]
+  float* qkv;               // [512, widest qkv]
+  float* output_gate;       // [512, attention_width]
+  float* mixed;             // [512, attention_width]: what attention read
+  float* cosines;           // [512, rotary_dim / 2]
+  float* sines;             // [512, rotary_dim / 2]
+  float* router_logits;     // [512, experts]
+  float* expert_weights;    // [512, experts_per_token]
+  int32_t* chosen;          // [512, experts_per_token]
+  int32_t* expert_row;      // [512, experts_per_token]: row of the slot among the gathered rows
+  int32_t* gathered_token;  // [512 * experts_per_token]: token of a gathered row
+  float* gathered;          // [512 * experts_per_token, hidden]: inputs of the experts, then their outputs
+  float* expert_gate;       // [512 * experts_per_token, expert_width]
+  float* expert_up;         // the same
+  float* always_gate;       // [512, widest dense or shared MLP]
+  float* always_up;         // the same
+  // Partial attention of up to 8 tokens to every key block of the context; only touched as far as the context goes.
+  float* partial_maximum;  // [key blocks, 8 * heads]
+  float* partial_sum;      // [key blocks, 8 * heads]
+  float* partial_mixed;    // [key blocks, 8 * heads, head_dim]
+  std::vector<WorkerSpace> workers;
+
+ private:
+  void carve(const Shape& shape, int64_t largest_group_columns, Carver& carver);
+  MappedMemory memory_;
+};
+
+}  // namespace ringside::cpu
