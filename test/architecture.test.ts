@@ -178,6 +178,18 @@ test("sources hold no invisible characters", () => {
   );
 });
 
+test("docs/ARCHITECTURE.md names tests that exist", () => {
+  const named = [...text("docs/ARCHITECTURE.md").matchAll(/`(test\/[^`]+)`: (.+?)(?= \(|<br>| +\|)/g)];
+  assert.ok(named.length >= 13);
+  const missing = named.filter(
+    ([, file = "", title = ""]) => !(fs.existsSync(at(file)) && text(file).includes(`"${title}"`)),
+  );
+  assert.deepEqual(
+    missing.map(([, file = "", title = ""]) => `${file}: ${title}`),
+    [],
+  );
+});
+
 test("nothing refers to notes outside the repository", () => {
   // Put together here, so that this file does not find itself.
   const extension = "\\.md";
