@@ -128,8 +128,13 @@ const prose = /\.(?:md|mdx|markdown|txt|rst|adoc|tex|html?)$/i;
 const longLineCharacters = 500;
 const longestLineCharacters = 2_000;
 
-const generatedHead =
-  /@generated\b|\bcode generated\b.{0,200}\bdo not edit\b|\b(?:auto[- ]?generated|(?:is|was|were) (?:auto(?:matically|-)? ?)?generated)\b(?! (?:if|when|unless))/i;
+const generatedMarks = [
+  /(?:^|\s)@generated\b/i,
+  /\bcode generated\b.{0,200}\bdo not edit\b/i,
+  /\b(?:this|the following) (?:file|code|module|source|header|script)\b[^.]{0,60}\b(?:auto[- ]?)?generated\b(?! (?:if|when|unless))/i,
+  /\b(?:automatically|auto|machine)[- ]?generated (?:file|code|by|from|with|using|on|at)\b/i,
+  /\bgenerated\b.{0,200}\bdo not (?:edit|modify|change)\b|\bdo not (?:edit|modify|change)\b.{0,200}\bgenerated\b/i,
+];
 const commentLine = /^\s*(?:\/\/|\/\*|\*|#|<!--|--|;|%|\(\*|"""|''')/;
 const headLines = 12;
 
@@ -141,17 +146,19 @@ export function excludedByContent(path: string, text: string): DropReason | null
   return null;
 }
 
+/** The comments of the first lines as one text: the marks are often broken over two of them. */
 function isGenerated(text: string): boolean {
+  const comments: string[] = [];
   let start = 0;
   for (let line = 0; line < headLines && start < text.length; line++) {
     const newline = text.indexOf("\n", start);
-    const end = Math.min(newline < 0 ? text.length : newline, start + 400);
-    const content = text.slice(start, end);
-    if (commentLine.test(content) && generatedHead.test(content)) return true;
-    if (newline < 0) return false;
-    start = newline + 1;
+    const end = newline < 0 ? text.length : newline;
+    const content = text.slice(start, Math.min(end, start + 400));
+    if (commentLine.test(content)) comments.push(content.trim());
+    start = end + 1;
   }
-  return false;
+  const head = comments.join(" ");
+  return generatedMarks.some((mark) => mark.test(head));
 }
 
 /** Machine-packed text: one line that nobody wrote by hand, and most characters in such lines. */

@@ -32,9 +32,15 @@ export async function wantedFiles(
   const required = new Set<ScannedFile>();
   for (const line of quoted)
     for (const { file } of (found.get(line) ?? []).slice(0, definersPerName)) required.add(file);
-  for (const name of [...certain, ...possible]) {
+  for (const name of certain) {
     for (const file of bestDefiners(found.get(name) ?? [])) required.add(file);
     for (const file of namedByPath(files, name)) required.add(file);
+  }
+  for (const name of possible) {
+    const definers = found.get(name)?.filter(({ definition }) => definition !== undefined) ?? [];
+    // A plain word that few files define is a name; one that many define is more likely just a word.
+    const isName = certain.length === 0 && definers.length <= definersPerName;
+    if (isName) for (const { file, definition } of definers) if (definition?.kind !== "value") required.add(file);
   }
   const scores = new Map<ScannedFile, number>();
   const defined = (name: string): boolean => (found.get(name) ?? []).some(({ definition }) => definition !== undefined);
