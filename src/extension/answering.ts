@@ -1,0 +1,44 @@
+// Owns: joining a question of the conversation with the repository and the engine.
+import { ask } from "../answer/ask";
+import { failure, nativeErrorKinds } from "../protocol/errors";
+import type { RingsideError } from "../protocol/errors";
+import type { AskEvent } from "../protocol/qa";
+import type { Asker } from "./conversation";
+import type { EngineAccess } from "./engineAccess";
+import type { Preparation } from "./preparation";
+import type { Repository } from "./repository";
+
+export function createAsker(repository: Repository, engine: EngineAccess, preparation: Preparation): Asker {
+  return async (question, sink, signal) => {
+    // Both use the same repository and engine; what a question does prepares as well.
+    await preparation.stop();
+    const { open } = repository;
+    if (open === null) {
+      sink({ type: "failed", error: failure("repository-gone").error });
+      return;
+    }
+    const load = engine.loadRequest();
+    let isLoading = true;
+    const watch = (event: AskEvent): void => {
+      if (event.type === "phase" && event.phase === "planning") isLoading = false;
+      if (event.type === "failed" && isLoading && isOfModel(event.error)) {
+        engine.noteLoadFailure(
+          load.folder,
+          failure(event.error.kind, event.error.subject, event.error.expected, event.error.actual),
+        );
+      }
+      sink(event);
+    };
+    const outcome = await ask(
+      { ...question, scope: repository.scope },
+      { context: open.context, engine: engine.port, load },
+      watch,
+      signal,
+    );
+    if (outcome.plan !== null) preparation.learn(outcome.plan);
+  };
+}
+
+function isOfModel({ kind }: RingsideError): boolean {
+  return (nativeErrorKinds as readonly string[]).includes(kind);
+}

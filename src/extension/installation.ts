@@ -1,0 +1,21 @@
+// Owns: where the parts of the installed extension lie.
+import * as path from "node:path";
+import { Uri } from "vscode";
+import type { ExtensionContext } from "vscode";
+
+export interface Installation {
+  readonly engineHost: string;
+  readonly addon: string;
+  readonly embeddedModel: string;
+  /** The only folder that a page may load from. */
+  readonly pages: Uri;
+}
+
+export function installationOf({ extensionUri, extensionPath }: ExtensionContext): Installation {
+  return {
+    engineHost: path.join(extensionPath, "dist", "engineHost.js"),
+    addon: path.join(extensionPath, "dist", "native", "ringside.node"),
+    embeddedModel: path.join(extensionPath, "media", "nano"),
+    pages: Uri.joinPath(extensionUri, "dist", "webview"),
+  };
+}

@@ -1,0 +1,40 @@
+// Owns: what is said of a loaded model: device, memory, speed. Figures that were not measured are left out.
+import { l10n } from "vscode";
+import type { EngineStatus, ModelInfo } from "../protocol/engine";
+
+export function deviceText({ device, backend, isa, threads }: ModelInfo): string {
+  const what = [device, isa].filter((part) => part !== "").join(", ");
+  return l10n.t("{0} on {1}, {2} threads", backend, what, threads);
+}
+
+export function memoryText({ weightResidentBytes, stateBytes, kvBytesPerToken }: ModelInfo): string {
+  return l10n.t(
+    "{0} of weights, {1} of state, {2} a token",
+    bytesText(weightResidentBytes),
+    bytesText(stateBytes),
+    bytesText(kvBytesPerToken),
+  );
+}
+
+/** "": nothing was measured yet. */
+export function speedText({ prefillTokensPerSecond, decodeTokensPerSecond }: EngineStatus): string {
+  return [
+    ...(prefillTokensPerSecond === undefined ? [] : [l10n.t("{0} tok/s read", rounded(prefillTokensPerSecond))]),
+    ...(decodeTokensPerSecond === undefined ? [] : [l10n.t("{0} tok/s written", rounded(decodeTokensPerSecond))]),
+  ].join(", ");
+}
+
+export function rounded(value: number): string {
+  return Math.round(value).toLocaleString("en");
+}
+
+export function bytesText(bytes: number): string {
+  const units = ["B", "KB", "MB", "GB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value >= 100 || unit === 0 ? value.toFixed(0) : value.toFixed(1)} ${units[unit] ?? ""}`;
+}

@@ -1,0 +1,61 @@
+// Owns: the one item of the status bar: what the engine is doing, and in its tooltip with what.
+import { l10n, MarkdownString, StatusBarAlignment, window } from "vscode";
+import type { EngineState, EngineStatus } from "../protocol/engine";
+import type { EngineAccess } from "./engineAccess";
+import { deviceText, memoryText, speedText } from "./modelFacts";
+import { wordError } from "./words";
+import type { Disposable } from "./disposable";
+
+const icons: Readonly<Record<EngineState, string>> = {
+  stopped: "$(comment-discussion)",
+  starting: "$(loading~spin)",
+  loading: "$(loading~spin)",
+  ready: "$(comment-discussion)",
+  reading: "$(loading~spin)",
+  generating: "$(loading~spin)",
+  failed: "$(warning)",
+};
+
+const words: Readonly<Record<EngineState, () => string>> = {
+  stopped: () => l10n.t("No model is loaded"),
+  starting: () => l10n.t("Starting the engine"),
+  loading: () => l10n.t("Loading the model"),
+  ready: () => l10n.t("Ready"),
+  reading: () => l10n.t("Reading the repository"),
+  generating: () => l10n.t("Answering"),
+  failed: () => l10n.t("The engine failed"),
+};
+
+export function registerStatusBar(engine: EngineAccess): Disposable[] {
+  const item = window.createStatusBarItem("ringside.engine", StatusBarAlignment.Left);
+  item.name = l10n.t("Ringside: Engine");
+  item.command = "ringside.ask";
+  const update = (status: EngineStatus): void => {
+    item.text = `${icons[status.state]} Ringside`;
+    item.tooltip = tooltip(status);
+    item.accessibilityInformation = { label: `Ringside: ${words[status.state]()}`, role: "button" };
+  };
+  update(engine.port.status());
+  item.show();
+  return [item, engine.onDidChange(update)];
+}
+
+function tooltip(status: EngineStatus): MarkdownString {
+  const { state, model, error } = status;
+  const text = new MarkdownString();
+  text.supportThemeIcons = true;
+  text.isTrusted = { enabledCommands: ["ringside.ask", "ringside.showLog", "ringside.restartEngine"] };
+  text.appendMarkdown(`**Ringside**\n\n`);
+  text.appendText(words[state]());
+  if (error !== null && state === "failed") text.appendText(`\n${wordError(error)}`);
+  if (model !== null) text.appendText(`\n${deviceText(model)}\n${memoryText(model)}`);
+  const speed = speedText(status);
+  if (speed !== "") text.appendText(`\n${speed}`);
+  const actions = [
+    `[${l10n.t("Ask")}](command:ringside.ask)`,
+    `[${l10n.t("Show Log")}](command:ringside.showLog)`,
+    `[${l10n.t("Restart Engine")}](command:ringside.restartEngine)`,
+  ];
+  text.appendMarkdown(`\n\n${actions.join(" · ")}`);
+  return text;
+}
