@@ -17,6 +17,9 @@ const copiedFiles = [
   "dist/native/ringside.node",
   "dist/webview/qa.css",
   "dist/webview/qa.js",
+  "l10n/bundle.l10n.json",
+  "media/icon.png",
+  "media/ringside.svg",
   "package.nls.json",
 ];
 
