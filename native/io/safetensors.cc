@@ -212,7 +212,7 @@ bool Shape::append(int64_t size) {
 
 std::string Shape::text() const {
   std::string out = "[";
-  for (size_t i = 0; i < dimensions_; ++i) out += (i > 0 ? ", " : "") + std::to_string(sizes_[i]);
+  for (size_t i = 0; i < dimensions_; ++i) out.append(i > 0 ? ", " : "").append(std::to_string(sizes_[i]));
   return out + "]";
 }
 
@@ -286,7 +286,7 @@ std::string layout_safetensors(std::vector<TensorInfo>& tensors) {
     at += tensor.length_bytes;
     json += ",\"" + tensor.name + "\":{\"dtype\":\"" + std::string(dtype_name(tensor.dtype)) + "\",\"shape\":[";
     for (size_t i = 0; i < tensor.shape.dimensions(); ++i) {
-      json += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+      json.append(i > 0 ? "," : "").append(std::to_string(tensor.shape[i]));
     }
     json += "],\"data_offsets\":[" + std::to_string(tensor.offset_bytes) + "," + std::to_string(at) + "]}";
   }

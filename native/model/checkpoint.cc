@@ -242,9 +242,8 @@ class FolderCheckpoint final : public Checkpoint {
   void name_layout() {
     std::string plain;
     for (const Dtype dtype : plain_dtypes_) {
-      plain += (plain.empty() ? "" : "+") + std::string(dtype == Dtype::kBF16  ? "bf16"
-                                                        : dtype == Dtype::kF16 ? "f16"
-                                                                               : "f32");
+      if (!plain.empty()) plain += '+';
+      plain += dtype == Dtype::kBF16 ? "bf16" : dtype == Dtype::kF16 ? "f16" : "f32";
     }
     if (!has_packed_) {
       layout_name_ = plain;
