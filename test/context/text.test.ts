@@ -23,7 +23,11 @@ test("hidden characters are counted and stay, tag characters are counted and go"
     hiddenCharacters: 0,
     removedCharacters: 4,
   });
-  assert.equal(decodeText(bytes("👩\u200d💻 می\u200cخواهم"))?.hiddenCharacters, 0, "joiners that belong to a script or an emoji");
+  assert.equal(
+    decodeText(bytes("👩\u200d💻 می\u200cخواهم"))?.hiddenCharacters,
+    0,
+    "joiners that belong to a script or an emoji",
+  );
   assert.equal(decodeText(bytes("pass\u200Dword"))?.hiddenCharacters, 1);
 });
 
