@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "cpu/forward.h"
@@ -10,14 +9,6 @@
 
 namespace ringside::cpu {
 namespace {
-
-// Round to nearest even; what is not a number stays so.
-uint16_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 void scale(float* x, float factor, int64_t count) {
   for (int64_t i = 0; i < count; ++i) x[i] *= factor;
@@ -91,7 +82,7 @@ void Forward::linear_head(const Layer& layer, int64_t head, int worker) {
   }
 }
 
-// --- Softmax layers: grouped-query attention to bf16 keys and values in pages.
+// --- Softmax layers: grouped-query attention to the keys and values in pages.
 
 void Forward::softmax_attention(const Layer& layer) {
   const int64_t qkv_width = shape_.attention_width + 2 * shape_.kv_width;
@@ -118,10 +109,10 @@ void Forward::append_keys(const Layer& layer, int64_t row) {
     float* k = q + shape_.attention_width + head * d;
     const float* v = k + shape_.kv_width;
     norm_and_rotate(k, layer.key_norm, row);
-    uint16_t* k_columns = page.k_columns(layer.kind_index, head);
-    uint16_t* v_row = page.v(layer.kind_index, head) + slot * d;
-    for (int64_t a = 0; a < d; ++a) k_columns[a * kPageTokens + slot] = to_bf16(k[a]);
-    for (int64_t a = 0; a < d; ++a) v_row[a] = to_bf16(v[a]);
+    float* k_columns = page.k_columns(layer.kind_index, head);
+    float* v_row = page.v(layer.kind_index, head) + slot * d;
+    for (int64_t a = 0; a < d; ++a) k_columns[a * kPageTokens + slot] = k[a];
+    for (int64_t a = 0; a < d; ++a) v_row[a] = v[a];
   }
 }
 
@@ -146,7 +137,7 @@ void Forward::read_key_block(const Layer& layer, int64_t kv_head, int64_t block,
   const Page& page = *session_.pages[static_cast<size_t>(block)];
   kernels_.key_block({space.query, rows * queries_per_kv, config_.head_dim, space.limits,
                       page.k_columns(layer.kind_index, kv_head), page.v(layer.kind_index, kv_head), maximum, sum, mixed,
-                      space.scores, space.key_panel});
+                      space.scores});
 }
 
 // Prefill: a job reads all key blocks for the queries of a few tokens.

@@ -35,7 +35,7 @@ Result<LinearState> LinearState::allocate(const Shape& shape) {
 }
 
 int64_t Page::planned_bytes(const Shape& shape) {
-  return shape.softmax_layers * 2 * shape.kv_width * kPageTokens * static_cast<int64_t>(sizeof(uint16_t));
+  return shape.softmax_layers * 2 * shape.kv_width * kPageTokens * static_cast<int64_t>(sizeof(float));
 }
 
 Result<std::shared_ptr<Page>> Page::allocate(const Shape& shape) {

@@ -46,7 +46,6 @@ void Workspace::carve(const Shape& shape, int64_t largest_group_columns, Carver&
     carver.take(worker.block_maximum, query_rows);
     carver.take(worker.block_sum, query_rows);
     carver.take(worker.block_mixed, query_rows * d);
-    carver.take(worker.key_panel, kPageTokens * d);
     carver.take(worker.limits, query_rows);
     carver.take(worker.chunk_scores, kChunkTokens * kChunkTokens);
     carver.take(worker.chunk_state, kChunkTokens * d);

@@ -26,7 +26,6 @@ struct WorkerSpace {
   float* block_maximum;  // [query rows]
   float* block_sum;      // [query rows]
   float* block_mixed;    // [query rows, head_dim]
-  float* key_panel;      // [256, head_dim]
   int32_t* limits;       // [query rows]
   float* chunk_scores;   // [64, 64]
   float* chunk_state;    // [64, head_dim]

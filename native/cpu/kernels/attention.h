@@ -8,8 +8,6 @@
 namespace ringside::cpu {
 namespace {
 
-constexpr int64_t kDirectQueryRows = 12;
-
 RS_INLINE float add_lanes(Vec v) {
   float lanes[kLanes];
   store(lanes, v);
@@ -43,43 +41,21 @@ RS_INLINE void exponentiate_row(float* scores, int64_t limit, int64_t columns, f
   *row_sum = add_lanes(sum);
 }
 
-template <class T>
-RS_INLINE void score_keys(const KeyBlock& block, const T* k_columns, int64_t columns) {
-  float* const scores = block.scores;
-  gemm(Operands<T>{block.q, block.head_dim, k_columns, kPageTokens, block.head_dim}, block.rows, columns,
-       [=](int64_t r, int64_t n, auto sum) { store(scores + r * kPageTokens + n, sum); });
-}
-
-template <class T>
-RS_INLINE void add_values(const KeyBlock& block, const T* v, int64_t keys) {
-  float* const out = block.out;
-  const int64_t d = block.head_dim;
-  gemm(Operands<T>{block.scores, kPageTokens, v, d, keys}, block.rows, d,
-       [=](int64_t r, int64_t n, auto sum) { store(out + r * d + n, sum); });
-}
-
 void key_block(const KeyBlock& block) {
+  const int64_t d = block.head_dim;
   int64_t keys = 0;
   for (int64_t r = 0; r < block.rows; ++r) keys = block.limits[r] > keys ? block.limits[r] : keys;
+  // Whole vectors: the columns of keys not yet written hold finite values and are masked.
   const int64_t columns = (keys + 15) / 16 * 16;
-  const bool is_direct = block.rows <= kDirectQueryRows;
-  if (is_direct) {
-    score_keys(block, block.k_columns, columns);
-  } else {
-    for (int64_t a = 0; a < block.head_dim; ++a) {
-      widen_panel(block.k_columns + a * kPageTokens, columns, block.panel + a * kPageTokens);
-    }
-    score_keys(block, static_cast<const float*>(block.panel), columns);
-  }
+  float* const scores = block.scores;
+  gemm(Operands<float>{block.q, d, block.k_columns, kPageTokens, d}, block.rows, columns,
+       [=](int64_t r, int64_t n, auto sum) { store(scores + r * kPageTokens + n, sum); });
   for (int64_t r = 0; r < block.rows; ++r) {
-    exponentiate_row(block.scores + r * kPageTokens, block.limits[r], columns, block.maximum + r, block.sum + r);
+    exponentiate_row(scores + r * kPageTokens, block.limits[r], columns, block.maximum + r, block.sum + r);
   }
-  if (is_direct) {
-    add_values(block, block.v, keys);
-  } else {
-    widen_panel(block.v, keys * block.head_dim, block.panel);
-    add_values(block, static_cast<const float*>(block.panel), keys);
-  }
+  float* const out = block.out;
+  gemm(Operands<float>{scores, kPageTokens, block.v, d, keys}, block.rows, d,
+       [=](int64_t r, int64_t n, auto sum) { store(out + r * d + n, sum); });
 }
 
 void merge_key_block(float* row_maximum, float* row_sum, float* out, float block_maximum, float block_sum,

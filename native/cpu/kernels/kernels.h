@@ -61,14 +61,13 @@ struct KeyBlock {
   const float* q;  // [rows, head_dim], scaled
   int64_t rows;
   int64_t head_dim;
-  const int32_t* limits;      // [rows]: keys of the block that the row may see, ascending from the block's first
-  const uint16_t* k_columns;  // [head_dim, 256] bf16
-  const uint16_t* v;          // [256, head_dim] bf16
-  float* maximum;             // [rows]
-  float* sum;                 // [rows]
-  float* out;                 // [rows, head_dim]
-  float* scores;              // scratch [rows, 256]
-  float* panel;               // scratch [256 * head_dim]
+  const int32_t* limits;   // [rows]: keys of the block that the row may see, ascending from the block's first
+  const float* k_columns;  // [head_dim, 256]
+  const float* v;          // [256, head_dim]
+  float* maximum;          // [rows]
+  float* sum;              // [rows]
+  float* out;              // [rows, head_dim]
+  float* scores;           // scratch [rows, 256]
 };
 
 struct Kernels {
