@@ -53,7 +53,8 @@ class Model {
   virtual ~Model() = default;
   static Result<std::shared_ptr<Model>> load(const LoadOptions& options);
   virtual const ModelInfo& info() const = 0;
-  virtual const Tokenizer& tokenizer() const = 0;
+  // nullptr: the folder has no tokenizer.json. Such a model maps ids to ids; text needs a tokenizer.
+  virtual const Tokenizer* tokenizer() const = 0;
 };
 
 // An in-memory state at a chunk boundary together with the tokens that led to it. Dropping it frees its memory.

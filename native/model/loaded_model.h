@@ -1,0 +1,40 @@
+// Owns: a checkpoint's weights inside one backend, and the tokenizer that belongs to them.
+// Must never: be reached from outside model/; engine.h is the boundary.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "../engine.h"
+#include "backend.h"
+#include "config.h"
+#include "tokenizer.h"
+
+namespace ringside {
+
+Error to_error(const rs_error& error);
+
+class LoadedModel final : public Model {
+ public:
+  static Result<std::shared_ptr<Model>> load(const LoadOptions& options);
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
+  ~LoadedModel() override;
+
+  const ModelInfo& info() const override { return info_; }
+  const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
+  const Config& config() const { return config_; }
+  const rs_backend& backend() const { return backend_; }
+  rs_model* handle() const { return handle_; }
+
+ private:
+  LoadedModel(const rs_backend& backend, Config config) : backend_(backend), config_(std::move(config)) {}
+
+  const rs_backend& backend_;
+  Config config_;
+  ModelInfo info_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  rs_model* handle_ = nullptr;
+};
+
+}  // namespace ringside
