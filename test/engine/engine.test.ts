@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import * as path from "node:path";
 import { readFileSync, rmSync } from "node:fs";
 import { test } from "node:test";
+import { RingsideFailure } from "../../src/protocol/errors";
 import type { EngineStatus, SyncProgress } from "../../src/protocol/engine";
 import { failureKind, newEngine, root, scratchFolder, spoil, tinyModel } from "./engineUnderTest";
 import { greedy, loadRequest, promptOf } from "./prompts";
@@ -163,15 +164,6 @@ test("what a model folder lacks or has wrong is an error value that names it, an
         ),
     ],
     ["tokenizer that is none", ["tokenizer-invalid", "file-malformed"], () => spoiled("tokenizer.json", () => "[]")],
-    [
-      "no tokenizer",
-      ["file-missing"],
-      () => {
-        const folder = tinyModel();
-        rmSync(path.join(folder, "tokenizer.json"));
-        return folder;
-      },
-    ],
   ];
   for (const [name, kinds, folder] of cases) {
     const kind = await failureKind(engine.load(loadRequest(folder())));
@@ -239,29 +231,66 @@ test("unload forgets the model until it is loaded again; equal loads share one",
   assert.deepEqual(await engine.countTokens(["abc"]), [1]);
 });
 
+test("weights without a tokenizer load for numbers; text is refused, naming the file", async () => {
+  const folder = tinyModel();
+  rmSync(path.join(folder, "tokenizer.json"));
+  const engine = newEngine();
+  await engine.load(loadRequest(folder));
+  assert.equal((await engine.logits([1, 2, 3], [])).argmax.length, 3);
+  await assert.rejects(engine.countTokens(["x"]), (cause: unknown) => {
+    assert.ok(cause instanceof RingsideFailure);
+    assert.equal(cause.error.kind, "file-missing");
+    return cause.error.subject.endsWith("tokenizer.json");
+  });
+  assert.equal(await failureKind(engine.sync(promptOf(100, "q"))), "file-missing");
+});
+
 interface GoldenCase {
   readonly ids: readonly number[];
-  readonly next: number;
   readonly last_logits: readonly number[];
+  readonly argmax: readonly number[];
+  readonly logprob: readonly number[];
+  readonly state_norm: Readonly<Record<string, readonly number[]>>;
 }
 
-test("logits equal the goldens, whatever the split, and leave the session alone", async () => {
+function assertClose(actual: readonly number[], expected: readonly number[], tolerance: number, what: string): void {
+  assert.equal(actual.length, expected.length, what);
+  for (const [index, value] of expected.entries()) {
+    const difference = Math.abs(value - (actual[index] ?? Number.NaN));
+    assert.ok(
+      difference <= tolerance * Math.max(1, Math.abs(value)),
+      `${what} ${String(index)}: ${String(difference)}`,
+    );
+  }
+}
+
+function goldenCases(): readonly GoldenCase[] {
+  const file = path.join(root, "test", "golden", "tiny-silu", "cases.json");
+  return (JSON.parse(readFileSync(file, "utf8")) as { readonly cases: readonly GoldenCase[] }).cases;
+}
+
+test("what arrives of the reference backend's logits equals the goldens", async () => {
+  const engine = newEngine();
+  await engine.load(loadRequest(tinyModel(), { backend: "reference" }));
+  for (const golden of goldenCases()) {
+    const logits = await engine.logits(golden.ids, []);
+    assert.deepEqual(logits.argmax, golden.argmax);
+    // The golden also knows the token that follows the last one, which was not given here.
+    assertClose(logits.logprobs, golden.logprob.slice(0, -1), 1e-5, "logprob");
+    assertClose(logits.last, golden.last_logits, 1e-5, "logit");
+    const norms = Object.values(golden.state_norm);
+    assert.equal(logits.stateNorms.length, norms.length);
+    for (const [layer, norm] of norms.entries()) assertClose(logits.stateNorms[layer] ?? [], norm, 1e-5, "state norm");
+  }
+});
+
+test("logits are the same bits for any split, and leave the session alone", async () => {
   const engine = newEngine();
   await engine.load(loadRequest(tinyModel()));
   await engine.sync(promptOf(2_000, "kept"));
-  const { cases } = JSON.parse(readFileSync(path.join(root, "test/golden/tiny-silu/cases.json"), "utf8")) as {
-    readonly cases: readonly GoldenCase[];
-  };
-  const longest = cases.reduce((left, right) => (left.ids.length >= right.ids.length ? left : right));
-  const whole = await engine.logits(longest.ids, []);
-  assert.equal(whole.argmax.length, longest.ids.length);
-  assert.equal(whole.logprobs.length, longest.ids.length - 1);
-  assert.equal(whole.argmax.at(-1), longest.next);
-  for (const [index, logit] of longest.last_logits.entries()) {
-    assert.ok(Math.abs(logit - (whole.last[index] ?? Number.NaN)) < 2e-2, `logit ${String(index)}`);
+  for (const { ids } of goldenCases()) {
+    assert.deepEqual(await engine.logits(ids, [1, 2, 5, 100]), await engine.logits(ids, []));
   }
-  assert.equal(whole.stateNorms.length, 4);
-  assert.deepEqual(await engine.logits(longest.ids, [1, 2, 5]), whole, "the same bits");
   const again = await engine.sync(promptOf(2_000, "kept"));
   assert.ok(again.promptTokens - again.reusedTokens <= 1);
 });
