@@ -49,7 +49,8 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   const required = unique([...pinned, ...wanted.required]);
   const inBase = new Set(base.files.map(({ file }) => file));
   const missing = required.filter((file) => !inBase.has(file));
-  const additions = fitting(await counts.files(scan, missing, signal), availableTokens);
+  const needed = base.files.filter(({ file }) => required.includes(file));
+  const additions = fitting(await counts.files(scan, missing, signal), availableTokens - tokensOf(needed));
   const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
   const left = availableTokens - tokensOf(kept) - tokensOf(additions);
   const packed = new Set([...kept, ...additions].map(({ file }) => file));

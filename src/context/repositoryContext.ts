@@ -72,7 +72,13 @@ export class RepositoryContext {
       { model: request.model, budgetTokens, reserveTokens, scope },
       signal,
     );
-    const wanted = await wantedFiles(scan, files, request.question, signal);
+    const wanted = await wantedFiles(
+      scan,
+      files,
+      request.question,
+      new Set(base.files.map(({ file }) => file)),
+      signal,
+    );
     this.#plan = await planContext(
       { scan, counts, base, wanted, pinned, scope, budgetTokens, availableTokens, reserveTokens },
       signal,

@@ -2,7 +2,7 @@
 // Must never change the base or the question.
 import type { ScannedFile } from "./contentCache";
 import { namesInCode, namesInQuestion } from "./identifiers";
-import { fileClass } from "./rank";
+import { comparePaths, fileClass } from "./rank";
 import type { RepositoryScan } from "./scan";
 import { searchNames } from "./search";
 import type { FileHits } from "./search";
@@ -14,7 +14,8 @@ export interface WantedFiles {
   readonly helpful: readonly ScannedFile[];
 }
 
-const definersPerName = 3;
+/** More files than this that share a name or a line do not all help. */
+const filesPerName = 3;
 const helpfulAtMost = 12;
 /** A name in more files than this tells nothing about any of them. */
 const commonInFiles = 40;
@@ -23,6 +24,7 @@ export async function wantedFiles(
   scan: RepositoryScan,
   files: readonly ScannedFile[],
   question: string,
+  inBase: ReadonlySet<ScannedFile>,
   signal?: AbortSignal,
 ): Promise<WantedFiles> {
   const { certain, possible, code } = namesInQuestion(question);
@@ -30,16 +32,16 @@ export async function wantedFiles(
   const inCode = code.flatMap(namesInCode);
   const found = await searchNames(scan, files, [...new Set([...certain, ...possible, ...quoted, ...inCode])], signal);
   const required = new Set<ScannedFile>();
-  for (const line of quoted)
-    for (const { file } of (found.get(line) ?? []).slice(0, definersPerName)) required.add(file);
+  for (const line of quoted) for (const { file } of (found.get(line) ?? []).slice(0, filesPerName)) required.add(file);
   for (const name of certain) {
-    for (const file of bestDefiners(found.get(name) ?? [])) required.add(file);
+    const definer = bestDefiner(found.get(name) ?? [], inBase);
+    if (definer !== undefined) required.add(definer);
     for (const file of namedByPath(files, name)) required.add(file);
   }
   for (const name of possible) {
     const definers = found.get(name)?.filter(({ definition }) => definition !== undefined) ?? [];
     // A plain word that few files define is a name; one that many define is more likely just a word.
-    const isName = certain.length === 0 && definers.length <= definersPerName;
+    const isName = certain.length === 0 && definers.length <= filesPerName;
     if (isName) for (const { file, definition } of definers) if (definition?.kind !== "value") required.add(file);
   }
   const scores = new Map<ScannedFile, number>();
@@ -49,26 +51,30 @@ export async function wantedFiles(
   for (const name of inCode) addScores(scores, found.get(name) ?? [], files.length, 0.25);
   const helpful = [...scores]
     .filter(([file]) => !required.has(file))
-    .sort(([a, scoreA], [b, scoreB]) => scoreB - scoreA || (a.path < b.path ? -1 : 1))
+    .sort(([a, scoreA], [b, scoreB]) => scoreB - scoreA || comparePaths(a.path, b.path))
     .slice(0, helpfulAtMost)
     .map(([file]) => file);
   return { required: [...required], helpful };
 }
 
-/** Source before tests and examples; the file that says the name most often is most likely its home. */
-function bestDefiners(hits: readonly FileHits[]): ScannedFile[] {
-  return hits
-    .filter(({ definition }) => definition !== undefined)
-    .sort((a, b) => fileClass(a.file) - fileClass(b.file) || b.hits - a.hits || (a.file.path < b.file.path ? -1 : 1))
-    .slice(0, definersPerName)
-    .map(({ file }) => file);
+/** Source before tests and examples; of those one that is read anyway, else the file that says the name most often. */
+function bestDefiner(hits: readonly FileHits[], inBase: ReadonlySet<ScannedFile>): ScannedFile | undefined {
+  const definers = hits.filter(({ definition }) => definition !== undefined);
+  const [best] = definers.sort(
+    (a, b) =>
+      fileClass(a.file) - fileClass(b.file) ||
+      Number(inBase.has(b.file)) - Number(inBase.has(a.file)) ||
+      b.hits - a.hits ||
+      comparePaths(a.file.path, b.file.path),
+  );
+  return best?.file;
 }
 
 /** The question may name a file instead of a symbol. */
 function namedByPath(files: readonly ScannedFile[], name: string): ScannedFile[] {
   if (!/[./]/.test(name)) return [];
   const ending = `/${name.replace(/^\.?\//, "")}`;
-  return files.filter(({ path }) => `/${path}`.endsWith(ending)).slice(0, definersPerName);
+  return files.filter(({ path }) => `/${path}`.endsWith(ending)).slice(0, filesPerName);
 }
 
 function addScores(
