@@ -22,11 +22,11 @@ void rms_norm(std::span<double> x, const float* w, double eps) {
 }
 
 // S = exp(-s) S + kᵀ v for each head; the old state decays before the new outer product is added.
-void update_state(const rs_config& config, const float* slopes, const double* k, const double* v,
+void update_state(const rs_config& config, const double* slopes, const double* k, const double* v,
                   std::vector<double>& S) {
   const int64_t d = config.head_dim;
   for (int32_t head = 0; head < config.heads; ++head) {
-    const double decay = std::exp(-static_cast<double>(slopes[head]));
+    const double decay = std::exp(-slopes[head]);
     for (int64_t a = 0; a < d; ++a) {
       double* row = &S[static_cast<size_t>((head * d + a) * d)];
       for (int64_t b = 0; b < d; ++b) row[b] = decay * row[b] + k[head * d + a] * v[head * d + b];
@@ -69,6 +69,16 @@ int32_t linear_layers(const rs_config& config) {
   int32_t count = 0;
   for (int32_t layer = 0; layer < config.layers; ++layer) count += is_softmax(config, layer) ? 0 : 1;
   return count;
+}
+
+double slope(const rs_config& config, int32_t layer, int32_t head) {
+  // A geometric series; heads beyond a power of two take every other member of the series twice as long.
+  int32_t power = 1;
+  while (2 * power <= config.heads) power *= 2;
+  const double exponent = head < power ? -8.0 * (head + 1) / power : -8.0 * (2 * (head - power) + 1) / (2 * power);
+  const int32_t step = config.slope_form == 0 ? layer : config.slope_form == 1 ? layer - 1 : std::max(0, layer - 1);
+  const double factor = config.layers == 1 ? 1.0 : 1.0 - static_cast<double>(step) / (config.layers - 1);
+  return std::exp2(exponent) * (factor + 1e-5);
 }
 
 Memory empty_memory(const rs_config& config) {

@@ -37,8 +37,8 @@ struct Layer {
 };
 
 struct Weights {
-  rs_config config{};           // its pointers are those of the two vectors below
-  std::vector<float> slopes;    // [layers, heads]
+  rs_config config{};           // its pointers are not used
+  std::vector<double> slopes;   // [layers, heads]
   std::vector<float> inv_freq;  // [rotary_dim / 2]
   Weight embeddings, lm_head;   // [vocab_rows, hidden]
   std::vector<float> norm;      // [hidden]
@@ -66,6 +66,9 @@ struct Memory {
 
 bool is_softmax(const rs_config& config, int32_t layer);
 int32_t linear_layers(const rs_config& config);
+// Specification section 3.4, in float64: the goldens were made so. The fp32 slopes of the table are for the fast
+// backends.
+double slope(const rs_config& config, int32_t layer, int32_t head);
 
 Memory empty_memory(const rs_config& config);
 // Cuts the open chunk's last rows: position / 64 * 64 of the memory <= keep <= its position.

@@ -126,11 +126,13 @@ int64_t bytes_of(const Mlp& mlp) { return bytes_of(mlp.gate) + bytes_of(mlp.up) 
 Result<std::unique_ptr<Weights>> load_weights(const rs_config& config, const rs_weight_source& source,
                                               const rs_load_options& options) {
   auto weights = std::make_unique<Weights>();
-  weights->slopes.assign(config.slopes, config.slopes + static_cast<int64_t>(config.layers) * config.heads);
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    for (int32_t head = 0; head < config.heads; ++head) weights->slopes.push_back(slope(config, layer, head));
+  }
   weights->inv_freq.assign(config.inv_freq, config.inv_freq + config.rotary_dim / 2);
   weights->config = config;
-  weights->config.slopes = weights->slopes.data();
-  weights->config.inv_freq = weights->inv_freq.data();
+  weights->config.slopes = nullptr;
+  weights->config.inv_freq = nullptr;
   RS_CHECK(Reader(weights->config, source, options).read_model(*weights));
   return weights;
 }

@@ -80,7 +80,7 @@ struct Shape {
     for (int32_t layer = 0; layer < config.layers; ++layer) {
       const double factor = 1.0 - static_cast<double>(layer) / std::max(1, config.layers - 1) + 1e-5;
       for (int32_t head = 0; head < config.heads; ++head) {
-        slopes.push_back(static_cast<float>(std::exp2(-8.0 * (head + 1) / config.heads) * factor));
+        slopes.push_back(static_cast<float>(base_slope(head) * factor));
       }
     }
     for (int32_t j = 0; j < config.rotary_dim / 2; ++j) {
@@ -89,6 +89,14 @@ struct Shape {
     config.slopes = slopes.data();
     config.inv_freq = inv_freq.data();
     return &config;
+  }
+
+ private:
+  // The reference computes the slopes of the specification itself, so these must be the same ones.
+  double base_slope(int32_t head) const {
+    int32_t power = 1;
+    while (2 * power <= config.heads) power *= 2;
+    return std::exp2(head < power ? -8.0 * (head + 1) / power : -4.0 * (2 * (head - power) + 1) / power);
   }
 };
 
