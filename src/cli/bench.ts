@@ -13,7 +13,7 @@ const help = `ringside bench [options]
 Measures prefill and decode on random weights of a shape, or on a checkpoint.
 
   --shape NAME         nano (default), nano8, mini or flash
-  --quant NAME         bf16, q8 or q4
+  --quant NAME         bf16 or q8 (default)
   --model DIR          a checkpoint folder instead of random weights
   --threads N          default: the physical cores
   --prompt N           tokens read (default 512)
@@ -54,8 +54,8 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
   const { exitCode, output } = await runNativeTool(["bench", ...measuring], { capture: true });
   if (exitCode !== 0) return exitCode;
   const rows = rowsOf(output);
-  const file = await append(rows, { quant: values.quant ?? "", threads: values.threads ?? "", ...modelName(values) });
-  process.stdout.write(output);
+  const file = await append(rows, settingsOf(values));
+  process.stdout.write(`${output.trimEnd()}\n`);
   process.stderr.write(`${String(rows.length)} rows added to ${file}\n`);
   return 0;
 }
@@ -73,23 +73,35 @@ function rowsOf(output: string): readonly Row[] {
   throw failure("internal", "bench", "a list of rows", typeof value);
 }
 
-function modelName({ shape, model }: { readonly shape?: string; readonly model?: string }): { readonly shape: string } {
-  return { shape: model === undefined ? (shape ?? "nano") : path.basename(path.resolve(model)) };
+/** What the rows do not say: the options, the variables that the tool reads in their place, and its defaults. */
+function settingsOf({
+  shape = process.env["BENCH_SHAPE"] ?? "nano",
+  quant = process.env["BENCH_QUANT"] ?? "q8",
+  threads = process.env["BENCH_THREADS"] ?? "",
+  model,
+}: Readonly<Partial<Record<"shape" | "quant" | "threads" | "model", string>>>): Row {
+  return model === undefined
+    ? { shape, quant, threads }
+    : { shape: path.basename(path.resolve(model)), quant: "", threads };
 }
 
 /** One line a row; what a row does not tell is taken from the options or left empty. */
-async function append(rows: readonly Row[], options: Row): Promise<string> {
-  const device = rows[0]?.["device"];
-  const name = (typeof device === "string" ? device : "unknown")
+async function append(rows: readonly Row[], settings: Row): Promise<string> {
+  const described = rows[0]?.["device"];
+  // "Name (R) CPU, avx2, 2 threads": the table is the processor's, the threads are a column.
+  const [processor = "", ...details] = (typeof described === "string" ? described : "unknown").split(", ");
+  const device = processor
+    .replaceAll(/\((R|TM)\)/gi, "")
     .toLowerCase()
-    .replace(/[^a-z0-9]+/g, "-")
-    .replace(/^-|-$/g, "");
-  const file = path.join(places.benchTables, `${name}.csv`);
+    .replaceAll(/[^a-z0-9]+/g, "-")
+    .replaceAll(/^-|-$/g, "");
+  const threads = /(\d+) threads/.exec(details.join(" "))?.[1] ?? settings["threads"];
+  const file = path.join(places.benchTables, `${device}.csv`);
   await mkdir(places.benchTables, { recursive: true });
   const before = await readFile(file, "utf8").catch(() => `${tableColumns.join(",")}\n`);
-  const always: Row = { commit: await commit(), date: new Date().toISOString().slice(0, 10) };
+  const always: Row = { commit: await commit(), date: new Date().toISOString().slice(0, 10), device, threads };
   const lines = rows.map((row) => {
-    const cells: Row = { ...options, ...row, ...always, device: name };
+    const cells: Row = { ...settings, ...row, ...always };
     return `${tableColumns.map((column) => cell(cells[column])).join(",")}\n`;
   });
   await writeFile(file, before + lines.join(""));

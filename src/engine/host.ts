@@ -2,7 +2,7 @@
 // The only file of the product that opens the native addon. Must never use the network, write a file or print a prompt; it
 // ends within one second after its client has gone.
 import { Socket } from "node:net";
-import { constants, setPriority } from "node:os";
+import { setPriority } from "node:os";
 import type { EngineReply, EngineRequest, EngineResult } from "../protocol/engine";
 import { engineProtocolVersion } from "../protocol/engine";
 import type { RingsideError } from "../protocol/errors";
@@ -18,6 +18,8 @@ import { engineStreamDescriptor } from "./wire";
 const maxWaitingRequests = 256;
 /** A native call obeys a cancel within 100 ms; a host that is still here after this ends without it. */
 const lingerMs = 700;
+/** A little below the editor's own threads, which matter on a machine with few cores; not so low that a build beside it starves it. */
+const niceness = 3;
 
 type Job = Exclude<EngineRequest, { type: "hello" | "cancel" }>;
 
@@ -180,8 +182,7 @@ function main(addonPath: string): void {
   // Ctrl-C in a terminal reaches the whole process group; the client decides what it means.
   process.on("SIGINT", () => undefined);
   try {
-    // The editor's own threads come first on a machine with few cores.
-    setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+    setPriority(niceness);
   } catch {
     // Not permitted here: the work is the same at normal priority.
   }

@@ -164,7 +164,8 @@ test("bench --append adds one row a median to the device's table", async () => {
   for (const row of rows) {
     const cells = row.split(",");
     assert.equal(cells.length, 15);
-    assert.equal(cells[4], "nano");
+    assert.equal(`${path.basename(table, ".csv")},cpu,nano,q8`, cells.slice(2, 6).join(","));
+    assert.ok(Number(cells[6]) >= 1, row);
     assert.ok(Number(cells[9]) > 0, row);
   }
 });

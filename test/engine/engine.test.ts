@@ -249,6 +249,7 @@ interface GoldenCase {
   readonly ids: readonly number[];
   readonly last_logits: readonly number[];
   readonly argmax: readonly number[];
+  readonly margin: readonly number[];
   readonly logprob: readonly number[];
   readonly state_norm: Readonly<Record<string, readonly number[]>>;
 }
@@ -269,20 +270,30 @@ function goldenCases(): readonly GoldenCase[] {
   return (JSON.parse(readFileSync(file, "utf8")) as { readonly cases: readonly GoldenCase[] }).cases;
 }
 
-test("what arrives of the reference backend's logits equals the goldens", async () => {
-  const engine = newEngine();
-  await engine.load(loadRequest(tinyModel(), { backend: "reference" }));
-  for (const golden of goldenCases()) {
-    const logits = await engine.logits(golden.ids, []);
-    assert.deepEqual(logits.argmax, golden.argmax);
-    // The golden also knows the token that follows the last one, which was not given here.
-    assertClose(logits.logprobs, golden.logprob.slice(0, -1), 1e-5, "logprob");
-    assertClose(logits.last, golden.last_logits, 1e-5, "logit");
-    const norms = Object.values(golden.state_norm);
-    assert.equal(logits.stateNorms.length, norms.length);
-    for (const [layer, norm] of norms.entries()) assertClose(logits.stateNorms[layer] ?? [], norm, 1e-5, "state norm");
-  }
-});
+for (const [backend, tolerance] of [
+  ["reference", 1e-5],
+  ["cpu", 1e-3],
+] as const) {
+  test(`what arrives of the ${backend} backend's logits equals the goldens`, async () => {
+    const engine = newEngine();
+    await engine.load(loadRequest(tinyModel(), { backend }));
+    for (const golden of goldenCases()) {
+      const logits = await engine.logits(golden.ids, []);
+      for (const [position, id] of golden.argmax.entries()) {
+        if ((golden.margin[position] ?? 0) > 1e-3)
+          assert.equal(logits.argmax[position], id, `argmax ${String(position)}`);
+      }
+      // The golden also knows the token that follows the last one, which was not given here.
+      assertClose(logits.logprobs, golden.logprob.slice(0, -1), tolerance, "logprob");
+      assertClose(logits.last, golden.last_logits, tolerance, "logit");
+      const norms = Object.values(golden.state_norm);
+      assert.equal(logits.stateNorms.length, norms.length);
+      for (const [layer, norm] of norms.entries()) {
+        assertClose(logits.stateNorms[layer] ?? [], norm, tolerance, "state norm");
+      }
+    }
+  });
+}
 
 test("logits are the same bits for any split, and leave the session alone", async () => {
   const engine = newEngine();

@@ -13,8 +13,8 @@ export const root = path.join(__dirname, "..", "..");
 
 const builtAddon = path.join(root, "dist", "native", "ringside.node");
 const shippedNano = path.join(root, "media", "nano");
-/** RINGSIDE_ADDON and NANO_DIR name these two elsewhere, for work on the engine before the checkout has them. */
-export const addonPath = existsSync(builtAddon) ? builtAddon : (process.env["RINGSIDE_ADDON"] ?? builtAddon);
+/** RINGSIDE_ADDON names an addon built elsewhere, for work on the engine; NANO_DIR the nano model while the checkout lacks its own. */
+export const addonPath = process.env["RINGSIDE_ADDON"] ?? builtAddon;
 export const nanoFolder = existsSync(shippedNano) ? shippedNano : (process.env["NANO_DIR"] ?? shippedNano);
 
 const scratch = mkdtempSync(path.join(tmpdir(), "ringside-engine-test-"));
