@@ -7,6 +7,9 @@
 namespace ringside::cpu {
 namespace {
 
+// Tried at 512 to 4096: the processor time of a decode step fell by a third from none to 4096.
+constexpr int kPrefetchBytes = 4096;
+
 template <class T>
 struct Operands {
   const float* a;
@@ -28,6 +31,13 @@ RS_INLINE void gemm_tile(const Operands<T>& in, int64_t row, int64_t column, con
   const float* a = in.a + row * in.a_stride;
   const T* b = in.b + column;
   for (int64_t k = 0; k < in.depth; ++k, b += in.b_stride) {
+    if constexpr (kRows == 1) {
+      // One row waits for memory, and the hardware looks ahead no further than a page.
+#pragma GCC unroll 8
+      for (unsigned at = 0; at < kVecs * kLanes * sizeof(T); at += 64) {
+        __builtin_prefetch(reinterpret_cast<const char*>(b) + kPrefetchBytes + at);
+      }
+    }
     Vec columns[kVecs];
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) columns[v] = load(b + v * kLanes);

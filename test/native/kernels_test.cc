@@ -1,0 +1,425 @@
+// Owns: every kernel against slow scalar arithmetic in double, over odd sizes and on each instruction set present.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "cpu/isa.h"
+#include "cpu/kernels/norm.h"
+#include "cpu/kernels/pack.h"
+#include "cpu/kernels/rope.h"
+#include "cpu/kernels/router.h"
+#include "cpu/thread_pool.h"
+#include "random_model.h"
+
+namespace {
+
+using namespace ringside::cpu;
+using random_model::Random;
+
+std::vector<float> random_values(Random& random, int64_t count, float reach = 1.0f) {
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = random.uniform(-reach, reach);
+  return values;
+}
+
+void check_close(double got, double expected, double bound, const std::string& what) {
+  if (std::abs(got - expected) <= bound * std::max(1.0, std::abs(expected))) return;
+  check::fail(__FILE__, __LINE__, what + ": " + std::to_string(got) + " is not " + std::to_string(expected));
+}
+
+// A packed matrix that owns its tiles, and the values it stands for.
+struct Packed {
+  PackedMatrix matrix;
+  std::vector<uint8_t> tiles;
+  std::vector<float> scales;
+  std::vector<double> values;  // [rows, columns]
+};
+
+Packed random_matrix(Random& random, rs_weight_format format, int64_t rows, int64_t columns, int64_t group) {
+  Packed packed;
+  std::vector<float> f32;
+  std::vector<uint16_t> bf16;
+  std::vector<int8_t> q8;
+  std::vector<float> scales = random_values(random, rows * (columns / group));
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    const float value = random.uniform(-1.0f, 1.0f);
+    if (format == RS_WEIGHT_F32) {
+      f32.push_back(value);
+      packed.values.push_back(value);
+    } else if (format == RS_WEIGHT_BF16) {
+      bf16.push_back(random_model::bf16_of(value));
+      const uint32_t bits = static_cast<uint32_t>(bf16.back()) << 16;
+      float rounded;
+      std::memcpy(&rounded, &bits, sizeof rounded);
+      packed.values.push_back(rounded);
+    } else {
+      q8.push_back(static_cast<int8_t>(random.below(256) - 128));
+      const int64_t row = i / columns;
+      packed.values.push_back(static_cast<double>(q8.back()) *
+                              scales[static_cast<size_t>(row * (columns / group) + i % columns / group)]);
+    }
+  }
+  const void* data = format == RS_WEIGHT_F32    ? static_cast<const void*>(f32.data())
+                     : format == RS_WEIGHT_BF16 ? static_cast<const void*>(bf16.data())
+                                                : static_cast<const void*>(q8.data());
+  const rs_matrix from{format, rows, columns, group, data, scales.data(), nullptr};
+  packed.matrix = packed_shape(format, rows, columns, group);
+  packed.tiles.resize(static_cast<size_t>(packed_tile_bytes(packed.matrix)));
+  packed.scales.resize(static_cast<size_t>(packed_scale_bytes(packed.matrix)) / sizeof(float));
+  for (int64_t tile = 0; tile < packed.matrix.tile_count(); ++tile) {
+    pack_tile(from, packed.matrix, tile, packed.tiles.data(), packed.scales.data());
+  }
+  packed.matrix.tiles = packed.tiles.data();
+  packed.matrix.scales = packed.scales.empty() ? nullptr : packed.scales.data();
+  return packed;
+}
+
+// y [rows, padded outputs] of all tiles.
+std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const std::vector<float>& x, int64_t rows) {
+  const int64_t stride = w.tile_count() * kTileRows;
+  std::vector<float> y(static_cast<size_t>(rows * stride), std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> panel(static_cast<size_t>(std::max(w.group_columns, kUnscaledGroupColumns) * kTileRows));
+  for (int64_t tile = 0; tile < w.tile_count(); ++tile) {
+    kernels.matmul_tile(w, tile, x.data(), w.columns, rows, y.data() + tile * kTileRows, stride, panel.data());
+  }
+  return y;
+}
+
+constexpr int64_t kOddSizes[] = {1, 7, 63, 64, 65, 130, 500};
+
+}  // namespace
+
+TEST("matrix products of every format and size are right, and rows do not depend on their company") {
+  Random random(1);
+  for (const rs_weight_format format : {RS_WEIGHT_F32, RS_WEIGHT_BF16, RS_WEIGHT_Q8}) {
+    for (const int64_t outputs : kOddSizes) {
+      for (const int64_t columns : kOddSizes) {
+        const int64_t group = columns % 5 == 0 ? columns / 5 : columns;
+        const Packed w = random_matrix(random, format, outputs, columns, group);
+        const int64_t rows = 23;
+        const std::vector<float> x = random_values(random, rows * columns);
+        for (const Kernels* kernels : available_kernels()) {
+          const std::vector<float> y = multiply(*kernels, w.matrix, x, rows);
+          const int64_t stride = w.matrix.tile_count() * kTileRows;
+          for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t n = 0; n < outputs; ++n) {
+              double sum = 0.0;
+              double size = 0.0;
+              for (int64_t k = 0; k < columns; ++k) {
+                const double product = static_cast<double>(x[static_cast<size_t>(r * columns + k)]) *
+                                       w.values[static_cast<size_t>(n * columns + k)];
+                sum += product;
+                size += std::abs(product);
+              }
+              check_close(y[static_cast<size_t>(r * stride + n)] / (size + 1e-9), sum / (size + 1e-9), 2e-6,
+                          kernels->isa);
+            }
+          }
+          for (const int64_t part : {1, 2, 5, 9}) {
+            const std::vector<float> first(x.begin(), x.begin() + part * columns);
+            const std::vector<float> alone = multiply(*kernels, w.matrix, first, part);
+            CHECK(std::memcmp(alone.data(), y.data(), alone.size() * sizeof(float)) == 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST("the vector instruction sets give equal products") {
+  Random random(2);
+  const Packed w = random_matrix(random, RS_WEIGHT_Q8, 130, 256, 64);
+  const std::vector<float> x = random_values(random, 40 * 256);
+  std::vector<float> before;
+  for (const Kernels* kernels : available_kernels()) {
+    if (std::string(kernels->isa) == "plain") continue;  // rounds product and sum apart
+    const std::vector<float> y = multiply(*kernels, w.matrix, x, 40);
+    if (!before.empty()) CHECK(std::memcmp(before.data(), y.data(), y.size() * sizeof(float)) == 0);
+    before = y;
+  }
+}
+
+TEST("a chunk read in any pieces and its new state equal the recurrence") {
+  for (const int64_t d : {10, 16, 65, 128}) {
+    Random random(static_cast<uint64_t>(d));
+    const auto n = static_cast<size_t>(d);
+    const double slope = 0.3;
+    std::vector<float> decay;
+    for (int i = 0; i <= kChunkTokens; ++i) decay.push_back(static_cast<float>(std::exp(-slope * i)));
+    const std::vector<float> state = random_values(random, d * d);
+    const std::vector<float> q = random_values(random, kChunkTokens * d);
+    const std::vector<float> k = random_values(random, kChunkTokens * d);
+    const std::vector<float> v = random_values(random, kChunkTokens * d);
+    std::vector<float> k_columns(n * kChunkTokens);
+    for (size_t i = 0; i < kChunkTokens; ++i) {
+      for (size_t a = 0; a < n; ++a) k_columns[a * kChunkTokens + i] = k[i * n + a];
+    }
+    std::vector<double> s(state.begin(), state.end());
+    std::vector<double> expected;
+    for (size_t i = 0; i < kChunkTokens; ++i) {
+      for (size_t a = 0; a < n; ++a) {
+        for (size_t b = 0; b < n; ++b) {
+          s[a * n + b] = s[a * n + b] * std::exp(-slope) + static_cast<double>(k[i * n + a]) * v[i * n + b];
+        }
+      }
+      for (size_t b = 0; b < n; ++b) {
+        double sum = 0.0;
+        for (size_t a = 0; a < n; ++a) sum += q[i * n + a] * s[a * n + b];
+        expected.push_back(sum);
+      }
+    }
+    std::vector<float> scores(kChunkTokens * kChunkTokens);
+    std::vector<float> from_state(kChunkTokens * n);
+    for (const Kernels* kernels : available_kernels()) {
+      std::vector<float> whole;
+      for (const int64_t piece : {64, 1, 7, 33}) {
+        std::vector<float> out(kChunkTokens * n);
+        for (int64_t first = 0; first < kChunkTokens; first += piece) {
+          const int64_t rows = std::min(piece, kChunkTokens - first);
+          kernels->chunk_read({q.data() + first * d, d, k_columns.data(), v.data(), state.data(), decay.data(), first,
+                               rows, d, out.data() + first * d, d, scores.data(), from_state.data()});
+        }
+        if (whole.empty()) {
+          whole = out;
+          for (size_t i = 0; i < out.size(); ++i) check_close(out[i], expected[i], 1e-4, kernels->isa);
+        }
+        CHECK(std::memcmp(whole.data(), out.data(), out.size() * sizeof(float)) == 0);
+      }
+      std::vector<float> next = state;  // in place
+      std::vector<float> weighted(n * kChunkTokens);
+      kernels->chunk_commit({k_columns.data(), v.data(), next.data(), decay.data(), d, next.data(), weighted.data()});
+      for (size_t i = 0; i < next.size(); ++i) check_close(next[i], s[i], 1e-5, kernels->isa);
+    }
+  }
+}
+
+TEST("attention to key blocks merged in order equals softmax over all keys") {
+  for (const int64_t d : {10, 16, 128}) {
+    for (const int64_t keys : {1, 7, 255, 256, 257, 700}) {
+      Random random(static_cast<uint64_t>(d * 1000 + keys));
+      const auto n = static_cast<size_t>(d);
+      const int64_t blocks = (keys + kPageTokens - 1) / kPageTokens;
+      const std::vector<float> q = random_values(random, d, 3.0f / std::sqrt(static_cast<float>(d)));
+      const std::vector<float> k = random_values(random, keys * d, 3.0f);
+      const std::vector<float> v = random_values(random, keys * d);
+      std::vector<float> k_columns(static_cast<size_t>(blocks * kPageTokens) * n);
+      std::vector<float> values(static_cast<size_t>(blocks * kPageTokens) * n);
+      for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t a = 0; a < d; ++a) {
+          const int64_t page = j / kPageTokens * kPageTokens * d;
+          k_columns[static_cast<size_t>(page + a * kPageTokens + j % kPageTokens)] = k[static_cast<size_t>(j * d + a)];
+          values[static_cast<size_t>(j * d + a)] = v[static_cast<size_t>(j * d + a)];
+        }
+      }
+      std::vector<double> weights;
+      double top = -1e300;
+      for (int64_t j = 0; j < keys; ++j) {
+        double score = 0.0;
+        for (size_t a = 0; a < n; ++a) score += static_cast<double>(q[a]) * k[static_cast<size_t>(j) * n + a];
+        weights.push_back(score);
+        top = std::max(top, score);
+      }
+      double total = 0.0;
+      for (double& weight : weights) total += weight = std::exp(weight - top);
+      for (const Kernels* kernels : available_kernels()) {
+        // The query of interest stands last among `rows`; the others see fewer keys or none.
+        std::vector<float> alone;
+        for (const int64_t rows : {1, 2, 9, 20}) {
+          const auto count = static_cast<size_t>(rows);
+          std::vector<float> queries = random_values(random, (rows - 1) * d);
+          queries.insert(queries.end(), q.begin(), q.end());
+          std::vector<float> maximum(count), sum(count), out(count * n), scores(count * kPageTokens), merged(n);
+          float merged_maximum = -std::numeric_limits<float>::infinity();
+          float merged_sum = 0.0f;
+          for (int64_t block = 0; block < blocks; ++block) {
+            const auto limit = static_cast<int32_t>(std::min(kPageTokens, keys - block * kPageTokens));
+            std::vector<int32_t> limits;
+            for (int64_t r = 0; r < rows; ++r)
+              limits.push_back(std::max<int32_t>(0, limit - static_cast<int32_t>(rows - 1 - r)));
+            const size_t page = static_cast<size_t>(block * kPageTokens) * n;
+            kernels->key_block({queries.data(), rows, d, limits.data(), k_columns.data() + page, values.data() + page,
+                                maximum.data(), sum.data(), out.data(), scores.data()});
+            kernels->merge_key_block(&merged_maximum, &merged_sum, merged.data(), maximum.back(), sum.back(),
+                                     out.data() + (count - 1) * n, d);
+          }
+          for (size_t a = 0; a < n; ++a) {
+            double expected = 0.0;
+            for (size_t j = 0; j < weights.size(); ++j) expected += weights[j] / total * v[j * n + a];
+            check_close(merged[a] / merged_sum, expected, 1e-5, kernels->isa);
+          }
+          if (alone.empty()) alone = merged;
+          CHECK(std::memcmp(alone.data(), merged.data(), n * sizeof(float)) == 0);
+        }
+      }
+    }
+  }
+}
+
+TEST("silu, gated silu and the sigmoid gate are right from tails to far out") {
+  for (const int64_t count : {1, 3, 7, 16, 63, 65, 500}) {
+    Random random(static_cast<uint64_t>(count));
+    std::vector<float> x = random_values(random, count, 20.0f);
+    x[0] = 95.0f;
+    x.back() = -95.0f;
+    const std::vector<float> other = random_values(random, count);
+    const auto sigmoid = [](double value) { return 1.0 / (1.0 + std::exp(-value)); };
+    for (const Kernels* kernels : available_kernels()) {
+      std::vector<float> silu = x;
+      std::vector<float> gated = x;
+      std::vector<float> gate = other;
+      kernels->silu(silu.data(), count);
+      kernels->silu_multiply(gated.data(), other.data(), count);
+      kernels->sigmoid_gate(gate.data(), x.data(), count);
+      for (size_t i = 0; i < x.size(); ++i) {
+        check_close(silu[i], x[i] * sigmoid(x[i]), 1e-6, kernels->isa);
+        check_close(gated[i], x[i] * sigmoid(x[i]) * other[i], 1e-6, kernels->isa);
+        check_close(gate[i], other[i] * sigmoid(x[i]), 1e-6, kernels->isa);
+      }
+    }
+  }
+}
+
+TEST("the exponential keeps its digits over the range that attention uses") {
+  for (const Kernels* kernels : available_kernels()) {
+    std::vector<float> x;
+    for (float value = -80.0f; value <= 40.0f; value += 0.037f) x.push_back(value);
+    // sigmoid(x) / (1 - sigmoid(x)) would lose digits; x sigmoid(x) of very negative x is x e^x.
+    std::vector<float> silu = x;
+    kernels->silu(silu.data(), static_cast<int64_t>(silu.size()));
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = x[i] / (1.0 + std::exp(-static_cast<double>(x[i])));
+      CHECK(std::abs(silu[i] - expected) <= 4e-7 * std::abs(expected) + 1e-44);
+    }
+  }
+}
+
+TEST("RMS norm of odd widths is right and may work in place") {
+  for (const int64_t count : kOddSizes) {
+    Random random(static_cast<uint64_t>(count));
+    std::vector<float> x = random_values(random, count, 3.0f);
+    const std::vector<float> weight = random_values(random, count);
+    double squares = 0.0;
+    for (const float value : x) squares += static_cast<double>(value) * value;
+    const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(count) + 1e-6);
+    const std::vector<float> before = x;
+    rms_norm(x.data(), weight.data(), 1e-6f, count, x.data());
+    for (size_t i = 0; i < x.size(); ++i) check_close(x[i], before[i] * inverse * weight[i], 1e-6, "rms norm");
+  }
+}
+
+TEST("rotation uses fp32 angles with exact cosines, pairs (j, j + half) and leaves the rest alone") {
+  const std::vector<float> inv_freq = {1.0f, 0.31622776f, 0.1f, 0.0031622776f};
+  for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{4097}, int64_t{131071}}) {
+    std::vector<float> cosines(4), sines(4);
+    rope_angles(position, inv_freq.data(), 4, cosines.data(), sines.data());
+    Random random(3);
+    std::vector<float> x = random_values(random, 12);
+    const std::vector<float> before = x;
+    rotate(x.data(), cosines.data(), sines.data(), 4);
+    for (size_t j = 0; j < 4; ++j) {
+      const float angle = static_cast<float>(position) * inv_freq[j];
+      check_close(
+          x[j], before[j] * std::cos(static_cast<double>(angle)) - before[j + 4] * std::sin(static_cast<double>(angle)),
+          1e-6, "first half");
+      check_close(
+          x[j + 4],
+          before[j + 4] * std::cos(static_cast<double>(angle)) + before[j] * std::sin(static_cast<double>(angle)), 1e-6,
+          "second half");
+    }
+    for (size_t i = 8; i < 12; ++i) CHECK_EQ(x[i], before[i]);
+  }
+}
+
+namespace {
+
+struct Choice {
+  std::vector<int32_t> experts;
+  std::vector<float> weights;
+};
+
+Choice choose(const RouterShape& shape, const std::vector<float>& logits, const std::vector<float>& bias) {
+  Choice choice;
+  choice.experts.resize(static_cast<size_t>(shape.experts_per_token));
+  choice.weights.resize(static_cast<size_t>(shape.experts_per_token));
+  std::vector<float> scratch(static_cast<size_t>(2 * shape.experts + shape.groups));
+  choose_experts(shape, logits.data(), bias.data(), scratch.data(), choice.experts.data(), choice.weights.data());
+  return choice;
+}
+
+}  // namespace
+
+TEST("the router keeps the best groups by their two best experts, and takes weights from s, not c") {
+  const RouterShape shape{8, 2, 4, 2, 2.5f};
+  // Groups {0,1} {2,3} {4,5} {6,7}. Expert 4 is the best of all, but its group's sum of two is the third.
+  const std::vector<float> logits = {1.0f, 0.9f, 0.8f, 0.7f, 2.0f, -9.0f, -8.0f, -8.0f};
+  const std::vector<float> no_bias(8, 0.0f);
+  const Choice plain = choose(shape, logits, no_bias);
+  CHECK_EQ(plain.experts[0], 0);
+  CHECK_EQ(plain.experts[1], 1);
+  const double s0 = 1.0 / (1.0 + std::exp(-1.0));
+  const double s1 = 1.0 / (1.0 + std::exp(-0.9));
+  check_close(plain.weights[0], s0 / (s0 + s1) * 2.5, 1e-6, "weight");
+  check_close(plain.weights[0] + plain.weights[1], 2.5, 1e-6, "sum of weights");
+
+  std::vector<float> bias(8, 0.0f);
+  bias[6] = bias[7] = 5.0f;  // steers the choice only
+  const Choice steered = choose(shape, logits, bias);
+  CHECK_EQ(steered.experts[0], 6);
+  CHECK_EQ(steered.experts[1], 7);
+  check_close(steered.weights[0], 1.25, 1e-6, "equal scores share the weight");
+}
+
+TEST("a masked group stays out even where every bias is negative") {
+  const RouterShape shape{8, 3, 4, 2, 1.0f};
+  const std::vector<float> bias(8, -3.0f);  // every c is below 0: a mask of 0 would win
+  const Choice choice = choose(shape, {3.0f, 2.5f, -1.0f, -2.0f, -5.0f, -5.0f, -5.0f, -5.0f}, bias);
+  CHECK_EQ(choice.experts[0], 0);
+  CHECK_EQ(choice.experts[1], 1);
+  CHECK_EQ(choice.experts[2], 2);
+}
+
+TEST("ties go to the lower index, among groups too") {
+  const RouterShape shape{8, 4, 4, 2, 1.0f};
+  const Choice choice = choose(shape, std::vector<float>(8, 0.5f), std::vector<float>(8, 0.0f));
+  for (int32_t slot = 0; slot < 4; ++slot) CHECK_EQ(choice.experts[static_cast<size_t>(slot)], slot);
+}
+
+TEST("logits that are no numbers still give experts that exist") {
+  const RouterShape shape{8, 4, 4, 2, 1.0f};
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Choice& choice : {choose(shape, std::vector<float>(8, nan), std::vector<float>(8, 0.0f)),
+                               choose(shape, {nan, 1, nan, 2, nan, nan, 3, 4}, std::vector<float>(8, 0.0f))}) {
+    for (const int32_t expert : choice.experts) CHECK(expert >= 0 && expert < 8);
+  }
+}
+
+TEST("a pool runs every job once, also when regions follow each other quickly, and after a pause") {
+  ThreadPool pool;
+  CHECK(pool.start(3).ok());
+  CHECK_EQ(pool.threads(), 3);
+  for (int round = 0; round < 2000; ++round) {
+    if (round % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the workers park
+    const int64_t jobs = round % 40;
+    std::vector<std::atomic<int>> runs(static_cast<size_t>(jobs));
+    pool.run(jobs, [&](int64_t job, int worker) {
+      CHECK(worker >= 0 && worker < 3);
+      runs[static_cast<size_t>(job)].fetch_add(1);
+    });
+    for (const auto& count : runs) CHECK_EQ(count.load(), 1);
+  }
+}
+
+TEST("an instruction set is found by name or refused") {
+  CHECK_EQ(std::string(choose_kernels("plain").value()->isa), std::string("plain"));
+  CHECK(choose_kernels("").value() == available_kernels().back());
+  const auto refused = choose_kernels("sse9");
+  CHECK(!refused.ok());
+  CHECK(refused.error().kind == ringside::ErrorKind::kBackendUnavailable);
+}
