@@ -24,7 +24,7 @@ export interface AskInput {
   readonly scope?: readonly string[];
   /** Files that must be read for this question. */
   readonly pinned?: readonly string[];
-  /** Reasoning and answer together; without it, what the window leaves. */
+  /** Reasoning and answer together; without it, the window's share for them. */
   readonly maxTokens?: number;
   readonly sampler?: SamplerOptions;
 }
@@ -69,6 +69,11 @@ export async function ask(
   return question.outcome();
 }
 
+interface Prepared {
+  readonly request: PromptRequest;
+  readonly generationTokens: number;
+}
+
 class Question {
   readonly #startedAt = performance.now();
   #scan: RepositoryScan | null = null;
@@ -109,10 +114,10 @@ class Question {
       throw failure("question-too-long", "question", String(questionLimitCharacters), String(text.length));
     }
     const { scan, info } = await this.#prepare();
-    const request = await this.#planPrompt(scan, info);
+    const { request, generationTokens } = await this.#planPrompt(scan, info);
     let reason: AskOutcome["done"] = "stopped";
     try {
-      reason = await this.#generate(request, info);
+      reason = await this.#generate(request, generationTokens, info);
     } catch (cause) {
       // What was shown before a stop is kept and checked like a whole answer.
       if (!isCancelled(cause) || this.#answer === "") throw cause;
@@ -157,7 +162,7 @@ class Question {
     return { scan, info: await loading };
   }
 
-  async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<PromptRequest> {
+  async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<Prepared> {
     const { context, engine } = this.dependencies;
     const { text, history = [], scope = [], pinned = [], effort } = this.input;
     this.sink({ type: "phase", phase: "planning" });
@@ -165,25 +170,20 @@ class Question {
     const planned = await planQuestion(question, context, engine, scan, info, this.signal);
     this.#plan = planned.plan;
     this.sink({ type: "plan", plan: planned.plan.summary });
-    return {
+    const request: PromptRequest = {
       repository: scan.name,
       segments: planned.plan.segments,
       history: planned.history,
       question: text,
       start: effort === "off" ? "closed" : "open",
     };
+    return { request, generationTokens: planned.generationTokens };
   }
 
-  async #generate(request: PromptRequest, info: ModelInfo): Promise<AskOutcome["done"]> {
-    const { maxTokens, sampler = greedy, effort } = this.input;
+  async #generate(request: PromptRequest, generationTokens: number, info: ModelInfo): Promise<AskOutcome["done"]> {
+    const { maxTokens = generationTokens, sampler = greedy, effort } = this.input;
     const generated = await generateAnswer(
-      {
-        prompt: request,
-        // Past its share the answer may go on to the end of the window.
-        maxTokens: maxTokens ?? info.contextTokens,
-        sampler,
-        effort,
-      },
+      { prompt: request, maxTokens, sampler, effort },
       this.dependencies.engine,
       {
         phase: (phase) => {

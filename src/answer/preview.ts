@@ -13,6 +13,8 @@ export interface PlannedQuestion {
   readonly plan: ContextPlan;
   /** The turns of the conversation that fit. */
   readonly history: readonly HistoryTurn[];
+  /** What is left of the window for reasoning and answer, at least. */
+  readonly generationTokens: number;
 }
 
 export interface QuestionToPlan {
@@ -53,7 +55,7 @@ export async function planQuestion(
     },
     signal,
   );
-  return { plan, history: tail.history };
+  return { plan, history: tail.history, generationTokens: window.generationTokens };
 }
 
 export interface Preview extends PlannedQuestion {
