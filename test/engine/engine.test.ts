@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { readFileSync, rmSync } from "node:fs";
 import { test } from "node:test";
 import { RingsideFailure } from "../../src/protocol/errors";
-import type { EngineStatus, SyncProgress } from "../../src/protocol/engine";
+import type { EngineStatus, LogitsDone, SyncProgress } from "../../src/protocol/engine";
 import { failureKind, newEngine, root, scratchFolder, spoil, tinyModel } from "./engineUnderTest";
 import { greedy, loadRequest, promptOf } from "./prompts";
 
@@ -270,37 +270,34 @@ function goldenCases(): readonly GoldenCase[] {
   return (JSON.parse(readFileSync(file, "utf8")) as { readonly cases: readonly GoldenCase[] }).cases;
 }
 
-for (const [backend, tolerance] of [
-  ["reference", 1e-5],
-  ["cpu", 1e-3],
-] as const) {
-  test(`what arrives of the ${backend} backend's logits equals the goldens`, async () => {
-    const engine = newEngine();
-    await engine.load(loadRequest(tinyModel(), { backend }));
-    for (const golden of goldenCases()) {
-      const logits = await engine.logits(golden.ids, []);
-      for (const [position, id] of golden.argmax.entries()) {
-        if ((golden.margin[position] ?? 0) > 1e-3)
-          assert.equal(logits.argmax[position], id, `argmax ${String(position)}`);
-      }
-      // The golden also knows the token that follows the last one, which was not given here.
-      assertClose(logits.logprobs, golden.logprob.slice(0, -1), tolerance, "logprob");
-      assertClose(logits.last, golden.last_logits, tolerance, "logit");
-      const norms = Object.values(golden.state_norm);
-      assert.equal(logits.stateNorms.length, norms.length);
-      for (const [layer, norm] of norms.entries()) {
-        assertClose(logits.stateNorms[layer] ?? [], norm, tolerance, "state norm");
-      }
-    }
-  });
+function assertGolden(logits: LogitsDone, golden: GoldenCase, tolerance: number): void {
+  for (const [position, id] of golden.argmax.entries()) {
+    if ((golden.margin[position] ?? 0) > 1e-3) assert.equal(logits.argmax[position], id, `argmax ${String(position)}`);
+  }
+  // The golden also knows the token that follows the last one, which was not given here.
+  assertClose(logits.logprobs, golden.logprob.slice(0, -1), tolerance, "logprob");
+  assertClose(logits.last, golden.last_logits, tolerance, "logit");
+  const norms = Object.values(golden.state_norm);
+  assert.equal(logits.stateNorms.length, norms.length);
+  for (const [layer, norm] of norms.entries()) {
+    assertClose(logits.stateNorms[layer] ?? [], norm, tolerance, "state norm");
+  }
 }
 
-test("logits are the same bits for any split, and leave the session alone", async () => {
+test("the reference backend's logits arrive as the goldens have them", async () => {
+  const engine = newEngine();
+  await engine.load(loadRequest(tinyModel(), { backend: "reference" }));
+  for (const golden of goldenCases()) assertGolden(await engine.logits(golden.ids, []), golden, 1e-5);
+});
+
+test("logits equal the goldens, whatever the split, and leave the session alone", async () => {
   const engine = newEngine();
   await engine.load(loadRequest(tinyModel()));
   await engine.sync(promptOf(2_000, "kept"));
-  for (const { ids } of goldenCases()) {
-    assert.deepEqual(await engine.logits(ids, [1, 2, 5, 100]), await engine.logits(ids, []));
+  for (const golden of goldenCases()) {
+    const whole = await engine.logits(golden.ids, []);
+    assertGolden(whole, golden, 1e-3);
+    assert.deepEqual(await engine.logits(golden.ids, [1, 2, 5, 100]), whole, "the same bits");
   }
   const again = await engine.sync(promptOf(2_000, "kept"));
   assert.ok(again.promptTokens - again.reusedTokens <= 1);
