@@ -20,16 +20,28 @@ export async function launchBrowser() {
 }
 
 /**
- * Runs a command of the palette by its visible title.
+ * Runs a command of the palette by its visible title. The palette lists what was there when it opened, so it is opened again
+ * until the extension has brought the command.
  * @param {import("playwright-core").Page} page
  * @param {string} title
  */
-export async function runCommand(page, title) {
-  await page.keyboard.press("F1");
+export async function runCommand(page, title, timeoutMs = 60_000) {
   const input = page.locator(".quick-input-widget input.input");
-  await input.waitFor();
-  await input.fill(`>${title}`);
-  await page.locator(".quick-input-list .monaco-list-row").filter({ hasText: title }).first().waitFor();
+  const row = page.locator(".quick-input-list .monaco-list-row").filter({ hasText: title }).first();
+  const deadlineMs = performance.now() + timeoutMs;
+  for (;;) {
+    await page.keyboard.press("F1");
+    await input.waitFor();
+    await input.fill(`>${title}`);
+    const isThere = await row.waitFor({ timeout: 3000 }).then(
+      () => true,
+      () => false,
+    );
+    if (isThere) break;
+    if (performance.now() > deadlineMs) throw new Error(`The palette has no ${title} after ${timeoutMs} ms.`);
+    await page.keyboard.press("Escape");
+    await input.waitFor({ state: "hidden" });
+  }
   await page.keyboard.press("Enter");
 }
 

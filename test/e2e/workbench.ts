@@ -30,6 +30,8 @@ export async function openWorkbench(folder: string): Promise<Workbench> {
   const said: string[] = [];
   page.on("console", (message) => said.push(message.text()));
   await page.goto(`${server.url}/?folder=${encodeURIComponent(folder)}`);
+  // Keys that are pressed before the workbench stands are lost.
+  await page.locator(".part.statusbar .statusbar-item").first().waitFor({ timeout: 60_000 });
   return {
     page,
     console: said,
