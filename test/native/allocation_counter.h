@@ -28,6 +28,14 @@ void* operator new(std::size_t count) {
   if (allocation::held_bytes > allocation::peak_bytes) allocation::peak_bytes = allocation::held_bytes;
   return memory;
 }
+// Sorting asks for its buffer this way.
+void* operator new(std::size_t count, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(count);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* memory) noexcept {
   if (memory != nullptr) allocation::held_bytes -= ::malloc_usable_size(memory);
   std::free(memory);
