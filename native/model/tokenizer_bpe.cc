@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 
 namespace ringside {
 
@@ -66,16 +67,10 @@ struct Symbol {
 };
 constexpr size_t kNowhere = SIZE_MAX;
 
-struct Candidate {
-  int32_t rank;
-  int32_t merged;
-  size_t place;
-};
-
-// A heap of the standard library keeps the largest on top; the lowest rank, then the leftmost place, has to be that.
-bool comes_later(const Candidate& a, const Candidate& b) {
-  return a.rank != b.rank ? a.rank > b.rank : a.place > b.place;
-}
+// A pair that may merge, as one number that orders by rank and then by place. Ranks are below 2^20 and places below
+// 2^44, so nothing is cut off.
+using Candidate = uint64_t;
+constexpr int kPlaceBits = 44;
 
 class LongWord {
  public:
@@ -87,15 +82,18 @@ class LongWord {
                           i + 1 == word.size() ? kNowhere : i + 1});
     }
     for (size_t i = 0; i + 1 < word.size(); ++i) offer(i);
-    std::make_heap(candidates_.begin(), candidates_.end(), comes_later);
+    std::make_heap(candidates_.begin(), candidates_.end(), std::greater<>());
   }
 
   void merge_all() {
     while (!candidates_.empty()) {
-      std::pop_heap(candidates_.begin(), candidates_.end(), comes_later);
+      std::pop_heap(candidates_.begin(), candidates_.end(), std::greater<>());
       const Candidate candidate = candidates_.back();
       candidates_.pop_back();
-      if (is_current(candidate)) merge(candidate);
+      const size_t place = candidate & ((Candidate{1} << kPlaceBits) - 1);
+      // The pair of a place changes when one of its symbols grows: then the candidate is out of date.
+      const MergeTable::Found found = pair_at(place);
+      if (found.rank == static_cast<int32_t>(candidate >> kPlaceBits)) merge(place, found.merged);
     }
   }
 
@@ -104,36 +102,32 @@ class LongWord {
   }
 
  private:
-  bool offer(size_t place) {
+  MergeTable::Found pair_at(size_t place) const {
     const Symbol& symbol = symbols_[place];
-    if (symbol.next == kNowhere) return false;
-    const MergeTable::Found found = merges_.find(symbol.id, symbols_[symbol.next].id);
+    if (symbol.id < 0 || symbol.next == kNowhere) return {MergeTable::kNone, -1};
+    return merges_.find(symbol.id, symbols_[symbol.next].id);
+  }
+
+  bool offer(size_t place) {
+    const MergeTable::Found found = pair_at(place);
     if (found.rank == MergeTable::kNone) return false;
-    candidates_.push_back({found.rank, found.merged, place});
+    candidates_.push_back(static_cast<Candidate>(found.rank) << kPlaceBits | place);
     return true;
   }
 
   void offer_to_heap(size_t place) {
-    if (offer(place)) std::push_heap(candidates_.begin(), candidates_.end(), comes_later);
+    if (offer(place)) std::push_heap(candidates_.begin(), candidates_.end(), std::greater<>());
   }
 
-  // A candidate whose left or right symbol has grown since is out of date: another rank, or none, belongs to the place
-  // now.
-  bool is_current(const Candidate& candidate) const {
-    const Symbol& symbol = symbols_[candidate.place];
-    if (symbol.id < 0 || symbol.next == kNowhere) return false;
-    return merges_.find(symbol.id, symbols_[symbol.next].id).rank == candidate.rank;
-  }
-
-  void merge(const Candidate& candidate) {
-    Symbol& left = symbols_[candidate.place];
+  void merge(size_t place, int32_t merged) {
+    Symbol& left = symbols_[place];
     Symbol& right = symbols_[left.next];
-    left.id = candidate.merged;
+    left.id = merged;
     left.next = right.next;
     right.id = -1;
-    if (left.next != kNowhere) symbols_[left.next].previous = candidate.place;
+    if (left.next != kNowhere) symbols_[left.next].previous = place;
     if (left.previous != kNowhere) offer_to_heap(left.previous);
-    offer_to_heap(candidate.place);
+    offer_to_heap(place);
   }
 
   const MergeTable& merges_;
