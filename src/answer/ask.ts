@@ -53,6 +53,9 @@ export interface AskOutcome {
 /** The tested mode of the embedded model. */
 export const greedy: SamplerOptions = { temperature: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
 
+/** Engines with a question under way. They would refuse a second one too, but only once its repository was scanned. */
+const asking = new WeakSet<EnginePort>();
+
 /** Never rejects. The last event is "done" or "failed". */
 export async function ask(
   input: AskInput,
@@ -60,11 +63,19 @@ export async function ask(
   sink: AskSink,
   signal?: AbortSignal,
 ): Promise<AskOutcome> {
+  const { engine } = dependencies;
   const question = new Question(input, dependencies, sink, signal);
+  if (asking.has(engine)) {
+    question.end(failure("engine-busy", "question"));
+    return question.outcome();
+  }
+  asking.add(engine);
   try {
     await question.run();
   } catch (cause) {
     question.end(cause);
+  } finally {
+    asking.delete(engine);
   }
   return question.outcome();
 }

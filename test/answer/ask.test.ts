@@ -146,7 +146,9 @@ test("questions that cannot be asked", async (t) => {
   assert.equal((await question("  \n")).error?.kind, "question-empty");
   const long = await question("x".repeat(100_000));
   assert.deepEqual(long.error, { kind: "question-too-long", subject: "question", expected: "20000", actual: "100000" });
-  assert.equal((await question("é{".repeat(9_000))).error?.kind ?? "none", "none");
+  assert.equal((await question("é{".repeat(9_000))).error?.kind, "context-full");
+  const wordy = await question(`Where is \`a\`? ${"Please tell me. ".repeat(1_000)}`, { maxTokens: 8 });
+  assert.deepEqual([wordy.error, wordy.done], [null, "token-limit"]);
 });
 
 test("a repository without text, a folder that is gone, a model that is not there", async (t) => {
