@@ -13,6 +13,7 @@ import {
   definitionsIn,
   draw,
   linesOf,
+  removeTemporaryFolder,
   temporaryFolder,
   writeLargeRepository,
   writePackages,
@@ -42,12 +43,13 @@ before(() => {
   answers = ask(packages, [...symbols.map(({ name }) => name), missingName].map(whereIs));
 });
 after(() => {
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
+  for (const folder of folders) removeTemporaryFolder(folder);
 });
 
 function ask(repository: string, questions: readonly string[]): Answer[] {
-  const file = path.join(temporaryFolder("questions"), "questions.txt");
-  folders.push(path.dirname(file));
+  const folder = temporaryFolder("questions");
+  folders.push(folder);
+  const file = path.join(folder, "questions.txt");
   fs.writeFileSync(file, questions.map((question) => `${question}\n`).join(""));
   const command = [at("dist", "cli.js"), "ask", "--repo", repository, "--questions", file, "--json"];
   const result = spawnSync(process.execPath, command, { encoding: "utf8", maxBuffer: 64 << 20 });

@@ -14,8 +14,15 @@ export interface Definition {
 /** Pinned exactly in package.json: their definitions are the right answers. */
 const packages = ["cross-spawn", "tmp"];
 
+/** A folder of exactly this name, because a repository's name is part of the prompt. */
 export function temporaryFolder(name: string): string {
-  return fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), `ringside-${name}-`)));
+  const folder = path.join(fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "ringside-"))), name);
+  fs.mkdirSync(folder);
+  return folder;
+}
+
+export function removeTemporaryFolder(folder: string): void {
+  fs.rmSync(path.dirname(folder), { recursive: true, force: true });
 }
 
 /** The two packages beside one another, as somebody would vendor them. */

@@ -7,7 +7,7 @@ import { launchBrowser } from "../../scripts/browser.mjs";
 import { at, vsixFile } from "../../scripts/paths.mjs";
 import { testFlags, testSettings } from "../../scripts/test-profile.mjs";
 import { installVsix, profileIn, startServer } from "../../scripts/vscode-server.mjs";
-import { temporaryFolder } from "./repositories";
+import { removeTemporaryFolder, temporaryFolder } from "./repositories";
 
 export interface Workbench {
   readonly page: Page;
@@ -42,7 +42,7 @@ export async function openWorkbench(folder: string): Promise<Workbench> {
     close: async () => {
       await browser.close();
       await server.stop();
-      fs.rmSync(home, { recursive: true, force: true });
+      removeTemporaryFolder(home);
     },
   };
 }
