@@ -28,6 +28,9 @@ export function folderToOpen(argument) {
   return fs.realpathSync(folder);
 }
 
+/** Tells the extension to show its view at once: whoever types `npm start` wants to see it. */
+const showPanel = { RINGSIDE_SHOW_PANEL: "1" };
+
 const hasDisplay = () => process.platform !== "linux" || Boolean(process.env.DISPLAY || process.env.WAYLAND_DISPLAY);
 
 /** Whether version "1.139.1" is at least the floor "^1.127.0". */
@@ -56,7 +59,7 @@ export async function openDesktop(program, folder) {
   await step("Ringside into VS Code", () =>
     run(program, [...args, "--install-extension", vsixFile, "--force"]).then(() => undefined),
   );
-  await run(program, [...args, "--new-window", folder]);
+  await run(program, [...args, "--new-window", folder], { env: { ...process.env, ...showPanel } });
   say(`VS Code is open on ${folder}.`);
 }
 
@@ -78,7 +81,7 @@ async function openWorkbench(folder) {
   fs.writeFileSync(tokenFile, token, { mode: 0o600 });
   const removeToken = () => fs.rmSync(tokenFile, { force: true });
   process.once("exit", removeToken);
-  const server = await startServer({ profile, flags: [`--connection-token-file=${tokenFile}`] });
+  const server = await startServer({ profile, flags: [`--connection-token-file=${tokenFile}`], env: showPanel });
   const address = `${server.url}/?tkn=${token}&folder=${encodeURIComponent(folder)}`;
   say(`\nRingside is open on ${folder} at\n\n  ${address}\n\nCtrl+C stops it.`);
   openBrowser(address);

@@ -78,4 +78,6 @@ export function activate(context: ExtensionContext): void {
     ...registerModelCommands({ library, engine, tree }),
     ...registerStatusBar(engine),
   );
+  // `npm start` asks for this. Installed by hand, the extension never opens its view uninvited.
+  if (process.env["RINGSIDE_SHOW_PANEL"] === "1") void panel.focus();
 }
