@@ -78,7 +78,13 @@ void BackgroundCall::settle(const Settle& value) {
 // Node calls this without an environment for what is left in the queue when the environment ends.
 void BackgroundCall::deliver(napi_env env, napi_value callback, void*, void* data) {
   const std::unique_ptr<Message> message(static_cast<Message*>(data));
-  if (env != nullptr) (*message)(Napi::Env(env), Napi::Function(env, callback));
+  if (env == nullptr) return;
+  (*message)(Napi::Env(env), Napi::Function(env, callback));
+  // What a JavaScript callback throws is its author's error; Node by itself would only print a warning.
+  napi_value thrown = nullptr;
+  bool has_thrown = false;
+  if (napi_is_exception_pending(env, &has_thrown) != napi_ok || !has_thrown) return;
+  if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok) napi_fatal_exception(env, thrown);
 }
 
 void BackgroundCall::end_environment(void* self) {
