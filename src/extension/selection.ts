@@ -42,7 +42,9 @@ export function registerSelection(questions: Questions, repository: Repository):
       void askAbout(editor, question, questions, repository);
     }),
   );
-  const provider = languages.registerCodeActionsProvider("*", codeActions, { providedCodeActionKinds: [actionKind] });
+  const provider = languages.registerCodeActionsProvider({ scheme: "*" }, codeActions, {
+    providedCodeActionKinds: [actionKind],
+  });
   return [...registrations, provider];
 }
 

@@ -44,7 +44,7 @@ export class QaPage {
     );
     this.#toEnd.classList.add("to-end");
     show(this.#toEnd, false);
-    this.#follower = new EndFollower(this.#conversation, (isFollowing) => show(this.#toEnd, !isFollowing));
+    this.#follower = new EndFollower(this.#conversation, this.#turns, (isFollowing) => show(this.#toEnd, !isFollowing));
     this.#composer = new Composer(
       {
         ask: (text) => this.#ask(text),
@@ -96,8 +96,12 @@ export class QaPage {
       "p",
       { class: "coverage" },
       this.#coverage,
-      linkButton(strings.chooseFolders, () => this.#post({ type: "chooseFolders" })),
-      linkButton(strings.showFiles, () => this.#post({ type: "showFiles" })),
+      element(
+        "span",
+        { class: "coverage-links" },
+        linkButton(strings.chooseFolders, () => this.#post({ type: "chooseFolders" })),
+        linkButton(strings.showFiles, () => this.#post({ type: "showFiles" })),
+      ),
     );
     return element("footer", {}, this.#toEnd, coverage, this.#composer.element);
   }

@@ -5,11 +5,15 @@ export class EndFollower {
   readonly #region: HTMLElement;
   readonly #onFollow: (isFollowing: boolean) => void;
   #isFollowing = true;
+  #lastTop = 0;
 
-  constructor(region: HTMLElement, onFollow: (isFollowing: boolean) => void) {
+  /** `content`: what grows inside the scrolled region. */
+  constructor(region: HTMLElement, content: HTMLElement, onFollow: (isFollowing: boolean) => void) {
     this.#region = region;
     this.#onFollow = onFollow;
-    region.addEventListener("scroll", () => this.#set(this.#isNearEnd()), { passive: true });
+    region.addEventListener("scroll", () => this.#onScroll(), { passive: true });
+    // Fonts, folds and a narrower view change the height as well, after it was drawn.
+    new ResizeObserver(() => this.settle()).observe(content);
   }
 
   /** After the conversation was drawn. */
@@ -22,9 +26,13 @@ export class EndFollower {
     this.settle();
   }
 
-  #isNearEnd(): boolean {
+  /** Content that grew is no sign of the user's will; going up is. */
+  #onScroll(): void {
     const { scrollHeight, scrollTop, clientHeight } = this.#region;
-    return scrollHeight - scrollTop - clientHeight < nearEndPixels;
+    const isNearEnd = scrollHeight - scrollTop - clientHeight < nearEndPixels;
+    if (isNearEnd) this.#set(true);
+    else if (scrollTop < this.#lastTop) this.#set(false);
+    this.#lastTop = scrollTop;
   }
 
   #set(isFollowing: boolean): void {

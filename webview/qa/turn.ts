@@ -155,7 +155,7 @@ function statsText(stats: AnswerStats | null, citations: readonly Citation[]): s
   const quotes = quotesText(citations);
   const parts = quotes === "" ? [] : [strings.checkedQuotes(quotes)];
   if (stats !== null) {
-    parts.push(strings.reused(stats.reusedTokens, stats.promptTokens));
+    if (stats.reusedTokens > 0) parts.push(strings.reused(stats.reusedTokens, stats.promptTokens));
     if (stats.prefillTokensPerSecond !== undefined) parts.push(strings.readSpeed(stats.prefillTokensPerSecond));
     if (stats.decodeTokensPerSecond !== undefined) parts.push(strings.writeSpeed(stats.decodeTokensPerSecond));
     parts.push(strings.firstToken(stats.firstTokenMs));
