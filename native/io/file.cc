@@ -116,12 +116,13 @@ InputFile::~InputFile() {
 }
 
 Result<InputFile> InputFile::open(const std::string& path) {
+  // The owner is there before the descriptor, which would otherwise be lost when memory runs out in between.
+  InputFile file(path, -1, 0);
   // Opening a pipe would wait for a writer for ever; O_NONBLOCK changes nothing for the regular files accepted below.
-  const int descriptor = file_calls().open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
-  if (descriptor < 0) return read_error(path, errno);
-  InputFile file(path, descriptor, 0);
+  file.descriptor_ = file_calls().open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
+  if (file.descriptor_ < 0) return read_error(path, errno);
   struct stat status;
-  if (file_calls().fstat(descriptor, &status) != 0) return read_error(path, errno);
+  if (file_calls().fstat(file.descriptor_, &status) != 0) return read_error(path, errno);
   if (!S_ISREG(status.st_mode)) {
     return Error{ErrorKind::kFileUnreadable, path, "a regular file",
                  S_ISDIR(status.st_mode) ? "a folder" : "a special file"};
@@ -184,9 +185,10 @@ OutputFile::~OutputFile() {
 
 Result<OutputFile> OutputFile::create(const std::string& path) {
   std::string temporary_path = temporary_name(path);
+  std::string final_path = path;
   const int descriptor = file_calls().open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (descriptor < 0) return write_error(path, errno);
-  return OutputFile(path, std::move(temporary_path), descriptor);
+  return OutputFile(std::move(final_path), std::move(temporary_path), descriptor);
 }
 
 Status OutputFile::write(int64_t offset_bytes, const void* data, int64_t count_bytes) {

@@ -1,5 +1,5 @@
-// Counts the bytes that operator new holds, so that a test can say how much memory a bad file made the reader take.
-// Include it in one file of a test program.
+// Counts the bytes that operator new holds, so that a test can say how much memory a bad file made the reader take, and
+// makes the Nth allocation fail. Include it in one file of a test program.
 #pragma once
 
 #include <malloc.h>
@@ -10,6 +10,7 @@
 namespace allocation {
 inline size_t held_bytes = 0;
 inline size_t peak_bytes = 0;
+inline long fail_in = 0;  // 1: the next allocation fails; 0 and below: none
 
 // Bytes taken at the worst moment beyond those held when the body began.
 template <class Body>
@@ -22,6 +23,7 @@ size_t peak_of(Body body) {
 }  // namespace allocation
 
 void* operator new(std::size_t count) {
+  if (allocation::fail_in > 0 && --allocation::fail_in == 0) throw std::bad_alloc();
   void* memory = std::malloc(count == 0 ? 1 : count);
   if (memory == nullptr) throw std::bad_alloc();
   allocation::held_bytes += ::malloc_usable_size(memory);

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -159,6 +160,44 @@ TEST("JSON: values come out exactly") {
   std::string keys;
   for (auto member = root.begin(); member != root.end(); ++member) keys += std::string(member.key()) + ",";
   CHECK_EQ(keys, "i,m,big,real,list,text,,");
+}
+
+TEST("JSON: a reader passes over any value and checks it on the way") {
+  const auto skipped = [](const std::string& text) {
+    json::Reader reader(text);
+    return reader.skip() && reader.finish();
+  };
+  CHECK(skipped(R"({"a": [true, false, null, -1.5e-3, "\u00E9", {}], "b": {"a": []}})"));
+  for (const char* text : {"[true, nul]", "[tru]", "[\"\\q\"]", "{\"a\": -}", "[1,]", "", "[[1, 2]", "x"})
+    CHECK(!skipped(text));
+  json::Reader reader("{\"a\": 1, \"a\": 2}");
+  std::string_view key;
+  json::Number number;
+  CHECK(reader.begin_object() && reader.next_member(key) && !reader.read_null());
+  // The first mistake stays, and nothing goes on after it.
+  CHECK(reader.failed() && !reader.read_number(number) && !reader.next_member(key) && !reader.finish());
+  CHECK(reader.error("x").actual.find("at byte 6") != std::string::npos);
+}
+
+TEST("JSON: what is quoted is read back") {
+  const std::string text = "a\"\\\n\x01é/";
+  const std::string quoted = json::quote(text);
+  json::Document document;
+  CHECK(document.parse(quoted, "x").ok());
+  CHECK_EQ(document.root().as_string(), text);
+}
+
+TEST("errors: every kind has its own name, and a message names what there is") {
+  std::vector<std::string> names;
+  for (int32_t kind = 0; kind <= static_cast<int32_t>(ErrorKind::kInternal); ++kind) {
+    const std::string name = error_kind_name(static_cast<ErrorKind>(kind));
+    CHECK(name.size() > 5 && std::find(names.begin(), names.end(), name) == names.end());
+    names.push_back(name);
+  }
+  CHECK_EQ((Error{ErrorKind::kTensorShape, "a.weight", "[1]", "[2]"}.message()),
+           "tensor-shape: a.weight: expected [1], found [2]");
+  CHECK_EQ((Error{ErrorKind::kFileMissing, "m", "", "no such file"}.message()), "file-missing: m: no such file");
+  CHECK_EQ((Error{ErrorKind::kCancelled, "", "", ""}.message()), "cancelled");
 }
 
 TEST("JSON: a 20 MB text of a tokenizer's form takes well under a second") {

@@ -1,4 +1,5 @@
-// Quantising: the bytes that are written, the error that is allowed, and a folder that appears whole or not at all.
+// Quantising: the bytes that are written, the error that is allowed, a folder that appears whole or not at all, and the
+// patterns that name modules.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include "failing_calls.h"
 #include "io/json.h"
 #include "model/checkpoint.h"
+#include "model/checkpoint_pattern.h"
 #include "model/checkpoint_tensors.h"
 #include "model/float_formats.h"
 #include "stored_model.h"
@@ -320,6 +322,51 @@ TEST("quantize: the last calls, where files get their names") {
     CHECK_EQ(entries_in(folder.path()), 0u);
   }
   CHECK_EQ(renames, 4);  // one shard, the index, config.json, the folder
+}
+
+TEST("patterns: names match as they would in the library that wrote them") {
+  struct Case {
+    const char* pattern;
+    const char* name;
+    bool matches;
+  };
+  const std::vector<Case> cases = {
+      {".*lm_head", "lm_head", true},
+      {".*lm_head", "lm_head.weight", true},
+      {".*lm_head$", "lm_head.weight", false},
+      {"lm_head", "model.lm_head", false},
+      {".*mlp.gate$", "model.layers.3.mlp.gate", true},
+      {".*mlp.gate$", "model.layers.3.mlp.gate_proj", false},
+      {".*\\.mlp\\.gate$", "model.layers.3xmlp.gate", false},
+      {"model\\.layers\\.\\d+\\.(attention|mlp)\\..*", "model.layers.12.mlp.gate", true},
+      {"model\\.layers\\.\\d+\\.(?:attention|mlp)\\..*", "model.layers..mlp.gate", false},
+      {"^model.layers.[0-3]\\.", "model.layers.3.x", true},
+      {"^model.layers.[^0-3]\\.", "model.layers.3.x", false},
+      {"[]a]b?c", "]c", true},
+      {"[a-]+$", "a-a", true},
+      {"a|b|cd$", "cd", true},
+      {"a|b|cd$", "ce", false},
+      {"(a|b)*c", "ababc", true},
+      {"(a*)*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false},
+      {"(a|a?)+$", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", false},
+      {"(a+)?b", "b", true},
+      {"a+?b", "aab", true},
+      {"\\w+\\W\\D\\S", "a_9.xy", true},
+      {"\\s?[\\d_]+$", "12_3", true},
+      {"", "anything", true},
+      {"$", "", true},
+      {"a$b", "ab", false},
+  };
+  for (const Case& c : cases) {
+    const auto pattern = NamePattern::compile(c.pattern);
+    if (!pattern || pattern->matches(c.name) != c.matches) check::fail(__FILE__, __LINE__, c.pattern);
+  }
+  for (const char* pattern : {"(",     ")",        "a)",    "[",   "[a",
+                              "*",     "+a",       "a**",   "a+*", "a{2}",
+                              "(?=a)", "(?P<x>a)", "\\",    "\\b", "\\1",
+                              "[\\",   "[\\b]",    "[z-a]", "a|*", "((((((((((((((((((a))))))))))))))))))"}) {
+    if (NamePattern::compile(pattern)) check::fail(__FILE__, __LINE__, pattern);
+  }
 }
 
 TEST("the model that is shipped: packed, in files small enough, complete") {
