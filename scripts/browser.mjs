@@ -24,6 +24,7 @@ export async function launchBrowser() {
  * until the extension has brought the command.
  * @param {import("playwright-core").Page} page
  * @param {string} title
+ * @param {number} [timeoutMs]
  */
 export async function runCommand(page, title, timeoutMs = 60_000) {
   const input = page.locator(".quick-input-widget input.input");
@@ -49,6 +50,7 @@ export async function runCommand(page, title, timeoutMs = 60_000) {
  * The inner frame of the webview that holds an element for `selector`.
  * @param {import("playwright-core").Page} page
  * @param {string} selector
+ * @param {number} [timeoutMs]
  * @returns {Promise<import("playwright-core").Frame>}
  */
 export async function webviewFrame(page, selector, timeoutMs = 30_000) {

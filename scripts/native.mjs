@@ -9,7 +9,7 @@ import { findProgram, run } from "./process.mjs";
 const jobs = String(Math.max(1, os.availableParallelism()));
 
 /** What the native build is made from; the tests' sources too, because CMake configures them together. */
-const inputs = ["native", "test/native", "package-lock.json"];
+const inputs = ["native", "test/native", "package-lock.json", "scripts/native-link.mjs", "scripts/elf.mjs"];
 
 export async function configure(folder, options = {}) {
   const defines = {

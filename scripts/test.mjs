@@ -65,6 +65,8 @@ const nativeTests = (folder, options = []) =>
 
 const isTest = (file) => /\.test\.ts$/.test(file);
 const isEndToEnd = (file) => file.startsWith("test/e2e/");
+/** These run inside the extension host. */
+const isWorkbench = (file) => file.startsWith("test/workbench/");
 
 async function clangFormat() {
   if (programFor("clangFormat") === null && canInstall()) await ensurePrograms(["clangFormat"]);
@@ -125,7 +127,7 @@ const steps = [
     "TypeScript tests of every room",
     () =>
       nodeTests(
-        listFiles(["test"], (file) => isTest(file) && !isEndToEnd(file)),
+        listFiles(["test"], (file) => isTest(file) && !isEndToEnd(file) && !isWorkbench(file)),
         [`--test-concurrency=${jobs}`],
       ),
   ],
