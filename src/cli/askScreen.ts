@@ -101,14 +101,16 @@ function citationLines(citations: readonly Citation[]): string[] {
       kind === "path" && !blocks.some((block) => block.path === path && block.namedPath === namedPath),
   );
   return [...blocks, ...paths].map((citation) => {
-    const { path, startLine, endLine, status, namedPath, candidates, stale } = citation;
+    const { kind, path, startLine, endLine, status, namedPath, candidates, stale } = citation;
     const place = path === "" ? namedPath || "a quote" : `${path}${lineRange(startLine, endLine)}`;
     const notes = [
       ...(status === "relocated" ? [`the answer says ${namedPath}`] : []),
       ...(candidates > 1 ? [`one of ${candidates} places`] : []),
       ...(stale ? ["changed since it was read"] : []),
     ];
-    return `  ${words[status].padEnd(10)} ${place}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;
+    // Of a path alone only its existence was checked.
+    const word = kind === "path" && status === "verified" && startLine === 0 ? "exists" : words[status];
+    return `  ${word.padEnd(10)} ${place}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`;
   });
 }
 
