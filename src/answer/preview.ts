@@ -1,5 +1,6 @@
 // Owns: what a question would read, without asking one: for the coverage shown before the first question, the suggested
 // questions and `ringside pack`. Must plan exactly as a question does.
+import { namesInQuestion } from "../context/identifiers";
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryScan, ScanOptions } from "../context/scan";
 import type { EnginePort, ModelInfo } from "../protocol/engine";
@@ -49,13 +50,27 @@ export async function planQuestion(
       count: (texts, countSignal) => engine.countTokens(texts, countSignal),
       budgetTokens: shares.budgetTokens,
       availableTokens: tail.availableTokens,
-      question: text,
+      question: searchedText(text, tail.history),
       scope,
       pinned,
     },
     signal,
   );
   return { plan, history: tail.history, generationTokens: window.generationTokens };
+}
+
+/**
+ * The words whose files the question needs. "Where is it used?" names nothing by itself: then the last question that did
+ * still stands. The prompt holds the user's words as they are.
+ */
+export function searchedText(question: string, history: readonly HistoryTurn[]): string {
+  const isNaming = (text: string): boolean => {
+    const { certain, code } = namesInQuestion(text);
+    return certain.length > 0 || code.length > 0;
+  };
+  if (isNaming(question)) return question;
+  const earlier = history.findLast((turn) => isNaming(turn.question));
+  return earlier === undefined ? question : `${question}\n${earlier.question}`;
 }
 
 export interface Preview extends PlannedQuestion {

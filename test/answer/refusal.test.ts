@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { shareTail, shareWindow } from "../../src/answer/budget";
+import { searchedText } from "../../src/answer/preview";
 import { checkRefusal, refusedName } from "../../src/answer/refusal";
 import { suggestQuestions } from "../../src/answer/suggestions";
 import { Transcript } from "../../src/answer/transcript";
@@ -93,6 +94,17 @@ test("three questions from symbols that are defined once, the same each time, fr
     "Show the code of `closeEverything`",
   ]);
   assert.deepEqual(suggestQuestions([]), []);
+});
+
+test("a question that names nothing is about what the last one named", () => {
+  const history = [
+    { question: "Where is `one` defined?", answer: "a" },
+    { question: "Where is `two` defined?", answer: "a" },
+    { question: "and why?", answer: "a" },
+  ];
+  assert.equal(searchedText("Where is it used?", history), "Where is it used?\nWhere is `two` defined?");
+  assert.equal(searchedText("Where is `three` used?", history), "Where is `three` used?");
+  assert.equal(searchedText("Where is it used?", []), "Where is it used?");
 });
 
 test("a conversation keeps questions and answers, and no answer that never began", () => {
