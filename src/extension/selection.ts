@@ -1,7 +1,8 @@
 // Owns: questions about the code in the editor: explain it, document it, find its uses; as commands, in the editor's menu and as
 // code actions. They are answered in the panel, on the repository as it was read.
 import { CodeAction, CodeActionKind, commands, l10n, languages, Range, window } from "vscode";
-import type { CodeActionProvider, TextDocument, TextEditor } from "vscode";
+import type { CodeActionProvider, TextDocument } from "vscode";
+import type { TurnView } from "../protocol/qa";
 import type { Questions } from "./questions";
 import type { Repository } from "./repository";
 import type { Disposable } from "./disposable";
@@ -38,29 +39,29 @@ const selectionCommands: readonly SelectionCommand[] = [
 
 export function registerSelection(questions: Questions, repository: Repository): Disposable[] {
   const registrations = selectionCommands.map(({ command, question }) =>
-    commands.registerTextEditorCommand(command, (editor) => {
-      void askAbout(editor, question, questions, repository);
-    }),
+    commands.registerCommand(command, () => askAbout(question, questions, repository)),
   );
-  const provider = languages.registerCodeActionsProvider({ scheme: "*" }, codeActions, {
+  const everywhere = { scheme: "*" };
+  const provider = languages.registerCodeActionsProvider(everywhere, codeActions, {
     providedCodeActionKinds: [actionKind],
   });
   return [...registrations, provider];
 }
 
+/** Ends with the answer; undefined: there was nothing to ask about, or it was not the time. */
 async function askAbout(
-  { document, selection }: TextEditor,
   question: SelectionCommand["question"],
   questions: Questions,
   repository: Repository,
-): Promise<void> {
-  const text = question(document, selection);
-  if (text === null) {
+): Promise<TurnView | undefined> {
+  const editor = window.activeTextEditor;
+  const text = editor === undefined ? null : question(editor.document, editor.selection);
+  if (editor === undefined || text === null) {
     void window.showInformationMessage(l10n.t("Select some code, or put the cursor on a name."));
-    return;
+    return undefined;
   }
-  const path = repository.open?.files.pathOf(document.uri) ?? null;
-  await questions.ask(text, "high", path === null ? [] : [path]);
+  const path = repository.open?.files.pathOf(editor.document.uri) ?? null;
+  return questions.ask(text, "high", path === null ? [] : [path]);
 }
 
 /** Offered for a selection only: a light bulb at every cursor position would be noise. */
