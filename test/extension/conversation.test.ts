@@ -142,15 +142,13 @@ const event: fc.Arbitrary<AskEvent> = fc.oneof(
   text.map((part): AskEvent => ({ type: "answer", text: part })),
   fc.tuple(text, fc.nat(9)).map(([part, tokens]): AskEvent => ({ type: "reasoning", text: part, tokens })),
   fc.nat(999).map((files): AskEvent => ({ type: "scan", files })),
-  fc
-    .nat(999)
-    .map((position): AskEvent => ({
-      type: "reading",
-      position,
-      promptTokens: 999,
-      tokensPerSecond: 1,
-      secondsLeft: 1,
-    })),
+  fc.nat(999).map((position): AskEvent => ({
+    type: "reading",
+    position,
+    promptTokens: 999,
+    tokensPerSecond: 1,
+    secondsLeft: 1,
+  })),
   fc.constantFrom("scanning", "reading", "reasoning", "answering").map((phase): AskEvent => ({ type: "phase", phase })),
   fc.constantFrom<AskEvent>({ type: "citations", citations: [] }, { type: "done", reason: "complete" }),
 );
