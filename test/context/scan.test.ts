@@ -171,11 +171,13 @@ test("a folder of 50,000 files is scanned in slices, reports its progress, and s
   const repository = new MemoryRepository(files);
   await repository.readDirectory("");
   let longestMs = 0;
-  let last = performance.now();
+  // Processor time, not time: how busy the machine is with other work must not decide.
+  const spentMs = (): number => (process.cpuUsage().user + process.cpuUsage().system) / 1_000;
+  let last = spentMs();
   let ticking = true;
   const tick = (): void => {
-    longestMs = Math.max(longestMs, performance.now() - last);
-    last = performance.now();
+    longestMs = Math.max(longestMs, spentMs() - last);
+    last = spentMs();
     if (ticking) setImmediate(tick);
   };
   tick();
@@ -184,7 +186,7 @@ test("a folder of 50,000 files is scanned in slices, reports its progress, and s
   ticking = false;
   assert.equal(scan.files.length, 50_000);
   assert.equal(seen.at(-1), 50_000);
-  // The repository itself answers at once, so all waiting here is the scanner's own; loaded machines get some slack.
+  // The repository itself answers at once, so all work here is the scanner's own; collecting garbage gets some slack.
   assert.ok(longestMs < 200, `the thread was held for ${longestMs.toFixed(0)} ms`);
 
   const stop = new AbortController();
