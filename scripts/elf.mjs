@@ -62,6 +62,10 @@ function versionNames(section) {
 /**
  * The file's dynamic symbols. `version` is undefined for a symbol without one; `neededVersions` are all versions that the loader
  * looks for, those that no symbol carries included; `libraries` are the files that it loads first.
+ *
+ * @typedef {{ name: string, type: string, isWeak: boolean, isDefined: boolean, bytes: number, version: string | undefined }} ElfSymbol
+ * @param {string} file
+ * @returns {{ symbols: ElfSymbol[], libraries: string[], neededVersions: string[] }}
  */
 export function readElf(file) {
   const section = sectionsOf(file, fs.readFileSync(file));

@@ -121,7 +121,7 @@ export async function buildLinkFolder(compiler, folder) {
 }
 
 if (isMain(import.meta)) {
-  await main(async () => {
+  void main(async () => {
     const [compiler, folder] = process.argv.slice(2);
     if (folder === undefined) throw new Explained("usage: node scripts/native-link.mjs <C++ compiler> <folder>");
     await buildLinkFolder(compiler, path.resolve(folder));

@@ -10,16 +10,19 @@ export class Explained extends Error {}
 
 /**
  * Runs a program to its end and returns what it printed. Its output is shown while it runs with `show`, else only when it
- * fails. Throws Explained when it ends with another code than 0.
+ * fails. Throws Explained when it ends with another code than 0, or runs longer than `limitMs`.
  */
 export async function run(command, args, { cwd = root, env = process.env, show = false, input, limitMs } = {}) {
   const child = spawn(command, args, {
     cwd,
     env,
-    timeout: limitMs,
-    killSignal: "SIGKILL",
+    // What has a limit gets a process group of its own: the programs that it started must end with it.
+    detached: limitMs !== undefined,
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
+  const killGroup = () => process.kill(-child.pid, "SIGKILL");
+  const timer = limitMs === undefined ? undefined : setTimeout(killGroup, limitMs);
+  if (limitMs !== undefined) process.once("exit", killGroup);
   const chunks = [];
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk) => {
@@ -32,11 +35,14 @@ export async function run(command, args, { cwd = root, env = process.env, show =
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => resolve(code === 0 ? null : signal ? `signal ${signal}` : `exit code ${code}`));
   });
+  clearTimeout(timer);
+  process.off("exit", killGroup);
   const output = Buffer.concat(chunks).toString();
   if (outcome === null) return output;
   const tail = show ? "" : `\n${output.trimEnd().split("\n").slice(-60).join("\n")}`;
   const failure = new Explained(`${[path.basename(command), ...args].join(" ")}: ${outcome}${tail}`);
   failure.output = output;
+  failure.reason = `${path.basename(command)}: ${outcome}`;
   throw failure;
 }
 

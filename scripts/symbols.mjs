@@ -51,7 +51,7 @@ function newestNeeded(file) {
 }
 
 if (isMain(import.meta)) {
-  await main(() => {
+  void main(() => {
     const file = process.argv[2];
     if (file === undefined) throw new Explained("usage: node scripts/symbols.mjs <file.node>");
     const problems = problemsOf(file);

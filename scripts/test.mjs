@@ -32,7 +32,8 @@ async function counted(command, args, count, options = {}) {
   );
   const { passed, failed } = count(output);
   if (failure === null && passed > 0 && failed === 0) return { passed, failed };
-  return { passed, failed: Math.max(failed, 1), report: failure?.message ?? `No test ran.\n${output}` };
+  const report = failure === null ? `No test ran.\n${output}` : `${failure.reason}\n${output}`;
+  return { passed, failed: Math.max(failed, 1), report };
 }
 
 const sumOf = (output, pattern) => [...output.matchAll(pattern)].reduce((sum, match) => sum + Number(match[1]), 0);
@@ -56,12 +57,18 @@ const nodeTests = (files, options) =>
     countNodeTests,
   );
 
-const nativeTests = (folder, options = []) =>
-  counted(
-    "ctest",
-    ["--test-dir", at("build", folder), "--verbose", "--no-tests=error", "-j", jobs, ...options],
-    countNative,
-  );
+async function nativeTests(folder, options = []) {
+  const args = ["--test-dir", at("build", folder), "--verbose", "--no-tests=error", "-j", jobs, ...options];
+  const result = await counted("ctest", args, countNative);
+  return result.report === undefined ? result : { ...result, report: linesOfFailedTests(result.report) };
+}
+
+/** ctest puts the test's number before each of its lines; those of tests that passed are of no use here. */
+function linesOfFailedTests(report) {
+  const numbers = [...report.matchAll(/^\s+(\d+) - \S+ \(.+\)$/gm)].map((match) => match[1]);
+  const lines = report.split("\n").filter((line) => numbers.some((number) => line.startsWith(`${number}: `)));
+  return numbers.length > 0 ? lines.filter((line) => !/^\d+: ok {3}/.test(line)).join("\n") : report;
+}
 
 const isTest = (file) => /\.test\.ts$/.test(file);
 const isEndToEnd = (file) => file.startsWith("test/e2e/");
@@ -172,6 +179,8 @@ function chosenSteps() {
 
 if (isMain(import.meta)) {
   const start = performance.now();
+  // Ends by way of "exit", so that what a step started ends too.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
   const results = [];
   for (const step of chosenSteps()) results.push(await perform(step));
   const total = (field) => results.reduce((sum, result) => sum + result[field], 0);

@@ -77,7 +77,7 @@ std::span<const ClassRange> class_ranges() { return kRanges; }
 }
 
 if (isMain(import.meta)) {
-  await main(() => {
+  void main(() => {
     const version = process.versions.unicode;
     if (!nodeVersions.includes(version)) {
       throw new Explained(`The tables need a Node with Unicode ${nodeVersions.join(" or ")}; this one has ${version}.`);
