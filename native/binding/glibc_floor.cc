@@ -3,6 +3,8 @@
 // own glibc.
 #ifdef RINGSIDE_GLIBC_FLOOR
 
+#include <pthread.h>
+
 #include <cstdint>
 #include <ctime>
 
@@ -10,7 +12,7 @@
 #error "The layout number below is the one of x86-64."
 #endif
 
-// The headers that declare these are left out on purpose: they belong to the newer glibc.
+// The header that declares stat is left out on purpose: with some settings it renames the functions.
 struct stat;
 extern "C" {
 int __xstat(int layout, const char* path, struct stat* out);
@@ -39,6 +41,22 @@ uint32_t arc4random() {
   struct timespec now = {};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<uint32_t>(now.tv_nsec) * 0x9E3779B9u ^ static_cast<uint32_t>(now.tv_sec);
+}
+
+// 2.30: what std::condition_variable waits with until a time of the steady clock. Its own clock is the real-time one,
+// so the time that is left is counted from there; a waiter looks at its steady clock again when it wakes.
+int pthread_cond_clockwait(pthread_cond_t* condition, pthread_mutex_t* mutex, clockid_t clock,
+                           const struct timespec* until) {
+  constexpr int64_t kSecond_ns = 1000000000;
+  struct timespec steady = {};
+  struct timespec real = {};
+  clock_gettime(clock, &steady);
+  clock_gettime(CLOCK_REALTIME, &real);
+  const int64_t nanoseconds = real.tv_nsec + until->tv_nsec - steady.tv_nsec;  // from -1 to 2 seconds
+  struct timespec deadline = {};
+  deadline.tv_sec = real.tv_sec + until->tv_sec - steady.tv_sec + (nanoseconds + kSecond_ns) / kSecond_ns - 1;
+  deadline.tv_nsec = (nanoseconds + kSecond_ns) % kSecond_ns;
+  return pthread_cond_timedwait(condition, mutex, &deadline);
 }
 }
 
