@@ -204,6 +204,7 @@ TEST("no cut of the calls and no thread count changes a bit") {
     Model one(rs_cpu_backend(), shape, source, 1, isa.c_str());
     Model two(rs_cpu_backend(), shape, source, 2, isa.c_str());
     for (const int64_t length : {1, 63, 64, 65, 500, 4097}) {
+      if (length > 500 && isa != isas().back()) continue;
       const std::vector<int32_t> ids =
           random_model::tokens(static_cast<uint64_t>(length), length, shape.config.vocab_rows);
       Session whole = one.open();
