@@ -24,9 +24,9 @@ export async function configure(folder, options = {}) {
   await run("cmake", ["-S", at("native"), "-B", folder, ...generator, ...args]);
 }
 
-export async function compile(folder, targets = [], { show = false } = {}) {
+export async function compile(folder, targets = []) {
   const targetArgs = targets.length > 0 ? ["--target", ...targets] : [];
-  await run("cmake", ["--build", folder, "-j", jobs, ...targetArgs], { show });
+  await run("cmake", ["--build", folder, "-j", jobs, ...targetArgs]);
 }
 
 /** Copies by rename: a running engine host keeps the old file mapped. */

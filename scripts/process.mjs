@@ -9,28 +9,23 @@ import { root } from "./paths.mjs";
 export class Explained extends Error {}
 
 /**
- * Runs a program to its end and returns what it printed. Its output is shown while it runs with `show`, else only when it
- * fails. Throws Explained when it ends with another code than 0, or runs longer than `limitMs`.
+ * Runs a program to its end and returns what it printed; a failure carries its last lines. Throws Explained when it ends with another code than 0, or runs longer than `limitMs`.
  */
-export async function run(command, args, { cwd = root, env = process.env, show = false, input, limitMs } = {}) {
+export async function run(command, args, { cwd = root, env = process.env, limitMs } = {}) {
   const child = spawn(command, args, {
     cwd,
     env,
     // What has a limit gets a process group of its own: the programs that it started must end with it.
     detached: limitMs !== undefined,
-    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "pipe"],
   });
   const killGroup = () => process.kill(-child.pid, "SIGKILL");
   const timer = limitMs === undefined ? undefined : setTimeout(killGroup, limitMs);
   if (limitMs !== undefined) process.once("exit", killGroup);
   const chunks = [];
   for (const stream of [child.stdout, child.stderr]) {
-    stream.on("data", (chunk) => {
-      chunks.push(chunk);
-      if (show) process.stderr.write(chunk);
-    });
+    stream.on("data", (chunk) => chunks.push(chunk));
   }
-  if (input !== undefined) child.stdin.end(input);
   const outcome = await new Promise((resolve) => {
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => resolve(code === 0 ? null : signal ? `signal ${signal}` : `exit code ${code}`));
@@ -39,8 +34,8 @@ export async function run(command, args, { cwd = root, env = process.env, show =
   process.off("exit", killGroup);
   const output = Buffer.concat(chunks).toString();
   if (outcome === null) return output;
-  const tail = show ? "" : `\n${output.trimEnd().split("\n").slice(-60).join("\n")}`;
-  const failure = new Explained(`${[path.basename(command), ...args].join(" ")}: ${outcome}${tail}`);
+  const tail = output.trimEnd().split("\n").slice(-60).join("\n");
+  const failure = new Explained(`${[path.basename(command), ...args].join(" ")}: ${outcome}\n${tail}`);
   failure.output = output;
   failure.reason = `${path.basename(command)}: ${outcome}`;
   throw failure;
