@@ -9,7 +9,8 @@ import { root } from "./paths.mjs";
 export class Explained extends Error {}
 
 /**
- * Runs a program to its end and returns what it printed; a failure carries its last lines. Throws Explained when it ends with another code than 0, or runs longer than `limitMs`.
+ * Runs a program to its end and returns what it printed. Throws Explained, with the last lines of that, when it ends with
+ * another code than 0 or runs longer than `limitMs`.
  */
 export async function run(command, args, { cwd = root, env = process.env, limitMs } = {}) {
   const child = spawn(command, args, {
@@ -23,9 +24,7 @@ export async function run(command, args, { cwd = root, env = process.env, limitM
   const timer = limitMs === undefined ? undefined : setTimeout(killGroup, limitMs);
   if (limitMs !== undefined) process.once("exit", killGroup);
   const chunks = [];
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on("data", (chunk) => chunks.push(chunk));
-  }
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => chunks.push(chunk));
   const outcome = await new Promise((resolve) => {
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => resolve(code === 0 ? null : signal ? `signal ${signal}` : `exit code ${code}`));
