@@ -2,26 +2,25 @@
 import { l10n } from "vscode";
 import type { EngineStatus, ModelInfo } from "../protocol/engine";
 
-export function deviceText({ device, backend, isa, threads }: ModelInfo): string {
-  const what = [device, isa].filter((part) => part !== "").join(", ");
-  return l10n.t("{0} on {1}, {2} threads", backend, what, threads);
+export function backendText({ backend, isa, threads }: ModelInfo): string {
+  const what = [backend, isa].filter((part) => part !== "").join(", ");
+  return l10n.t("{0}, {1} threads", what, threads);
 }
 
-export function memoryText({ weightResidentBytes, stateBytes, kvBytesPerToken }: ModelInfo): string {
-  return l10n.t(
-    "{0} of weights, {1} of state, {2} a token",
-    bytesText(weightResidentBytes),
-    bytesText(stateBytes),
-    bytesText(kvBytesPerToken),
-  );
+export function weightsText({ weightResidentBytes }: ModelInfo): string {
+  return l10n.t("{0} in memory", bytesText(weightResidentBytes));
 }
 
-/** "": nothing was measured yet. */
-export function speedText({ prefillTokensPerSecond, decodeTokensPerSecond }: EngineStatus): string {
+export function stateText({ stateBytes, kvBytesPerToken }: ModelInfo): string {
+  return l10n.t("{0}, and {1} a token", bytesText(stateBytes), bytesText(kvBytesPerToken));
+}
+
+/** Empty: nothing was measured yet. */
+export function speedTexts({ prefillTokensPerSecond, decodeTokensPerSecond }: EngineStatus): string[] {
   return [
     ...(prefillTokensPerSecond === undefined ? [] : [l10n.t("{0} tok/s read", rounded(prefillTokensPerSecond))]),
     ...(decodeTokensPerSecond === undefined ? [] : [l10n.t("{0} tok/s written", rounded(decodeTokensPerSecond))]),
-  ].join(", ");
+  ];
 }
 
 export function rounded(value: number): string {

@@ -7,7 +7,7 @@ import type { FolderFacts, ModelLibrary } from "../models/library";
 import { inspectModelFolder } from "../models/library";
 import type { ModelInfo } from "../protocol/engine";
 import type { EngineAccess } from "./engineAccess";
-import { bytesText, deviceText, memoryText, rounded, speedText } from "./modelFacts";
+import { backendText, bytesText, rounded, speedTexts, stateText, weightsText } from "./modelFacts";
 import { errorOf, wordError } from "./words";
 import type { Disposable } from "./disposable";
 
@@ -91,12 +91,13 @@ export class ModelsTree implements TreeDataProvider<ModelNode>, Disposable {
     const failed = error === undefined ? [] : [fact(l10n.t("Why"), wordError(error), "error")];
     const model = this.#loaded(folder);
     if (model !== null) {
-      const speed = speedText(this.#engine.port.status());
       return [
-        fact(l10n.t("Device"), deviceText(model), "chip"),
-        fact(l10n.t("Memory"), memoryText(model), "server"),
+        fact(l10n.t("Device"), model.device, "chip"),
+        fact(l10n.t("Backend"), backendText(model), "gear"),
+        fact(l10n.t("Weights"), weightsText(model), "server"),
+        fact(l10n.t("State"), stateText(model), "database"),
         fact(l10n.t("Context"), l10n.t("{0} tokens", rounded(model.contextTokens)), "symbol-ruler"),
-        ...(speed === "" ? [] : [fact(l10n.t("Last measured"), speed, "dashboard")]),
+        ...speedTexts(this.#engine.port.status()).map((text) => fact(l10n.t("Last measured"), text, "dashboard")),
       ];
     }
     try {

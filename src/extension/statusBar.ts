@@ -2,7 +2,7 @@
 import { l10n, MarkdownString, StatusBarAlignment, window } from "vscode";
 import type { EngineState, EngineStatus } from "../protocol/engine";
 import type { EngineAccess } from "./engineAccess";
-import { deviceText, memoryText, speedText } from "./modelFacts";
+import { backendText, speedTexts, weightsText } from "./modelFacts";
 import { wordError } from "./words";
 import type { Disposable } from "./disposable";
 
@@ -48,9 +48,8 @@ function tooltip(status: EngineStatus): MarkdownString {
   text.appendMarkdown(`**Ringside**\n\n`);
   text.appendText(words[state]());
   if (error !== null && state === "failed") text.appendText(`\n${wordError(error)}`);
-  if (model !== null) text.appendText(`\n${deviceText(model)}\n${memoryText(model)}`);
-  const speed = speedText(status);
-  if (speed !== "") text.appendText(`\n${speed}`);
+  const facts = model === null ? [] : [model.device, backendText(model), weightsText(model)];
+  for (const fact of [...facts, ...speedTexts(status)]) text.appendText(`\n${fact}`);
   const actions = [
     `[${l10n.t("Ask")}](command:ringside.ask)`,
     `[${l10n.t("Show Log")}](command:ringside.showLog)`,

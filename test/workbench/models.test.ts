@@ -84,8 +84,10 @@ describe("models view", () => {
     assert.equal(item.description, "in use, loaded");
     assert.equal(item.contextValue, "model embedded used loaded");
     const known = await facts(embedded);
-    assert.match(known.get("Device") ?? "", /threads$/);
-    assert.match(known.get("Memory") ?? "", /MB of weights/);
+    assert.match(known.get("Device") ?? "", /\w/);
+    assert.match(known.get("Backend") ?? "", /^cpu, \w+, \d+ threads$/);
+    assert.match(known.get("Weights") ?? "", /MB in memory$/);
+    assert.match(known.get("State") ?? "", /B a token$/);
     assert.equal(known.get("Context"), "32,768 tokens");
     assert.equal(known.has("Last measured"), false);
     await engine.port.unload();
