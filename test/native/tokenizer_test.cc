@@ -112,6 +112,16 @@ double seconds_since(std::clock_t start) {
   return static_cast<double>(std::clock() - start) / static_cast<double>(CLOCKS_PER_SEC);
 }
 
+std::string shown_bytes(std::string_view bytes) {
+  std::string text;
+  for (char byte : bytes) {
+    char hex[8];
+    std::snprintf(hex, sizeof hex, "%02X ", static_cast<uint8_t>(byte));
+    text += hex;
+  }
+  return text;
+}
+
 std::string pushed_and_finished(std::string_view bytes) {
   Utf8Stream stream;
   std::string text = stream.push(bytes);
@@ -316,7 +326,7 @@ TEST("one endless word, of whatever kind, takes no more than its share of time")
     while (text.size() < kBytes) text += unit;
     const auto start = std::clock();
     const Ids ids = nano().encode(text);
-    std::printf("  1 MiB of %s: %zu tokens, %.3f s\n", json::quote(unit).c_str(), ids.size(), seconds_since(start));
+    std::printf("  1 MiB of %s: %zu tokens, %.3f s\n", shown_bytes(unit).c_str(), ids.size(), seconds_since(start));
     CHECK(nano().decode(ids) == text);
     CHECK(deep->decode(deep->encode(text)) == text);
   }
@@ -369,16 +379,6 @@ bool is_valid_utf8(std::string_view text) {
     at += step.bytes;
   }
   return true;
-}
-
-std::string shown_bytes(std::string_view bytes) {
-  std::string text;
-  for (char byte : bytes) {
-    char hex[8];
-    std::snprintf(hex, sizeof hex, "%02X ", static_cast<uint8_t>(byte));
-    text += hex;
-  }
-  return text;
 }
 
 }  // namespace
