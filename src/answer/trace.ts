@@ -12,15 +12,25 @@ export interface TraceSink {
 /** "start": nothing but blank space was seen, so a tag may still come first. */
 type Mode = "start" | "reasoning" | "answer";
 
+/** An unfinished closing tag at the end. */
+const partOfCloseTag = String.raw`<(?:\/(?:t(?:h(?:i(?:n(?:k)?)?)?)?)?)?`;
+const endOfReasoning = new RegExp(`\\n*(?:${partOfCloseTag})?$`);
+const endOfAnswer = /\n*$/;
+const endOfAnswerWithStray = new RegExp(`\\n+${partOfCloseTag}$|\\n*$`);
+
 /**
  * Feed it every piece, then call finish(). Line ends around the tags belong to the format and are dropped. After the reasoning has
- * ended all text is the answer, tags in it included: an answer may well quote code that holds them.
+ * ended all text is the answer, tags in it included: an answer may well quote code that holds them. Only where there was no
+ * reasoning is a closing tag at the start of a line left out: the model thought although it was told not to.
  */
 export class TraceSplitter {
   #mode: Mode;
   /** Text that may belong to a tag, or line ends that may be the last ones. */
   #held = "";
   #started = false;
+  #hasReasoned: boolean;
+  /** Stands between what came before a stray tag and what comes after it. */
+  #separator = "";
 
   /** `opened`: the prompt ended with the opening tag, so the text begins inside the reasoning. */
   constructor(
@@ -28,6 +38,7 @@ export class TraceSplitter {
     opened = false,
   ) {
     this.#mode = opened ? "reasoning" : "start";
+    this.#hasReasoned = opened;
   }
 
   get isReasoning(): boolean {
@@ -55,8 +66,10 @@ export class TraceSplitter {
 
   #start(): void {
     const visible = this.#held.trimStart();
-    if (visible.startsWith(openTag)) this.#enter("reasoning", visible.slice(openTag.length));
-    else if (visible.startsWith(closeTag)) this.#enter("answer", visible.slice(closeTag.length));
+    if (visible.startsWith(openTag)) {
+      this.#hasReasoned = true;
+      this.#enter("reasoning", visible.slice(openTag.length));
+    } else if (visible.startsWith(closeTag)) this.#enter("answer", visible.slice(closeTag.length));
     else if (!openTag.startsWith(visible) && !closeTag.startsWith(visible)) this.#enter("answer", this.#held);
   }
 
@@ -66,12 +79,19 @@ export class TraceSplitter {
       this.#emit("reasoning", this.#held.slice(0, end).replace(/\n+$/, ""));
       this.#enter("answer", this.#held.slice(end + closeTag.length));
     } else {
-      this.#release("reasoning", /\n*(?:<(?:\/(?:t(?:h(?:i(?:n(?:k)?)?)?)?)?)?)?$/);
+      this.#release("reasoning", endOfReasoning);
     }
   }
 
   #answer(): void {
-    this.#release("answer", /\n*$/);
+    const stray = this.#hasReasoned ? -1 : this.#held.indexOf(`\n${closeTag}`);
+    if (stray >= 0) {
+      this.#hasReasoned = true;
+      this.#emit("answer", this.#held.slice(0, stray).replace(/\n+$/, ""));
+      this.#separator = "\n\n";
+      this.#enter("answer", this.#held.slice(stray + 1 + closeTag.length));
+    }
+    this.#release("answer", this.#hasReasoned ? endOfAnswer : endOfAnswerWithStray);
   }
 
   #enter(mode: Mode, rest: string): void {
@@ -91,6 +111,7 @@ export class TraceSplitter {
     const visible = this.#started ? text : text.replace(/^\n+/, "");
     if (visible === "") return;
     this.#started = true;
-    this.sink[to](visible);
+    this.sink[to](this.#separator + visible);
+    this.#separator = "";
   }
 }

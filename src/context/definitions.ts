@@ -5,6 +5,8 @@ export interface Definition {
   /** 1-based. */
   readonly line: number;
   readonly kind: "function" | "type" | "value";
+  /** Stands at the left margin. */
+  readonly isTopLevel: boolean;
 }
 
 interface Pattern {
@@ -171,7 +173,7 @@ function definitionOn(line: string, patterns: readonly Pattern[]): Omit<Definiti
   if (line.length > longestLineCharacters) return undefined;
   for (const { kind, line: pattern } of patterns) {
     const name = pattern.exec(line)?.[1];
-    if (name !== undefined && name !== "" && !notNames.has(name)) return { name, kind };
+    if (name !== undefined && name !== "" && !notNames.has(name)) return { name, kind, isTopLevel: !/^\s/.test(line) };
   }
   return undefined;
 }

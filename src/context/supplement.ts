@@ -57,12 +57,13 @@ export async function wantedFiles(
   return { required: [...required], helpful };
 }
 
-/** Source before tests and examples; of those one that is read anyway, else the file that says the name most often. */
+/** Source before tests, the left margin before nested code; of those one that is read anyway, else the file that says the name most often. */
 function bestDefiner(hits: readonly FileHits[], inBase: ReadonlySet<ScannedFile>): ScannedFile | undefined {
   const definers = hits.filter(({ definition }) => definition !== undefined);
   const [best] = definers.sort(
     (a, b) =>
       fileClass(a.file) - fileClass(b.file) ||
+      Number(b.definition?.isTopLevel) - Number(a.definition?.isTopLevel) ||
       Number(inBase.has(b.file)) - Number(inBase.has(a.file)) ||
       b.hits - a.hits ||
       comparePaths(a.file.path, b.file.path),

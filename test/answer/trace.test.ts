@@ -33,6 +33,8 @@ const table: readonly {
     reasoning: "a",
     answer: "Quote: `<think>` and </think>.",
   },
+  { text: "I look.\n</think>\n\nHere.\n</think>", reasoning: "", answer: "I look.\n\nHere.\n</think>" },
+  { text: "It says </think> there.\n</thin", reasoning: "", answer: "It says </think> there.\n</thin" },
   { text: "<thinker> is a name", reasoning: "", answer: "<thinker> is a name" },
   { text: "<think>1 < 2 </ b\n<</think>x", reasoning: "1 < 2 </ b\n<", answer: "x" },
   { text: "  indented", reasoning: "", answer: "  indented" },
