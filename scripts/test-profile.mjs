@@ -12,3 +12,12 @@ export const testSettings = {
   "security.workspace.trust.enabled": false,
   "chat.disableAIFeatures": true,
 };
+
+/** The same with workspace trust as users have it: a new folder opens in Restricted Mode, without a question about it. */
+export const restrictedFlags = ["--without-connection-token"];
+
+export const restrictedSettings = {
+  ...testSettings,
+  "security.workspace.trust.enabled": true,
+  "security.workspace.trust.startupPrompt": "never",
+};

@@ -5,7 +5,7 @@ import path from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { launchBrowser } from "../../scripts/browser.mjs";
 import { at, vsixFile } from "../../scripts/paths.mjs";
-import { testFlags, testSettings } from "../../scripts/test-profile.mjs";
+import { restrictedFlags, restrictedSettings, testFlags, testSettings } from "../../scripts/test-profile.mjs";
 import { installVsix, profileIn, startServer } from "../../scripts/vscode-server.mjs";
 import { removeTemporaryFolder, temporaryFolder } from "./repositories";
 
@@ -19,11 +19,12 @@ export interface Workbench {
   close(): Promise<void>;
 }
 
-export async function openWorkbench(folder: string): Promise<Workbench> {
+export async function openWorkbench(folder: string, options: { restricted?: boolean } = {}): Promise<Workbench> {
+  const isRestricted = options.restricted === true;
   const home = temporaryFolder("workbench");
-  const profile = profileIn(home, testSettings);
+  const profile = profileIn(home, isRestricted ? restrictedSettings : testSettings);
   await installVsix(profile, vsixFile);
-  const server = await startServer({ profile, flags: testFlags });
+  const server = await startServer({ profile, flags: isRestricted ? restrictedFlags : testFlags });
   const browser: Browser = await launchBrowser();
   const context = await browser.newContext({ viewport: { width: 1400, height: 900 } });
   const page = await context.newPage();
