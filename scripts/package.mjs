@@ -27,9 +27,6 @@ const copiedFiles = [
   "media/nano/tokenizer.json",
   "media/nano/tokenizer_config.json",
   "media/ringside.svg",
-  "l10n/bundle.l10n.json",
-  "media/icon.png",
-  "media/ringside.svg",
   "package.nls.json",
 ];
 
