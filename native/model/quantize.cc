@@ -6,8 +6,8 @@
 #include <new>
 
 #include "io/file.h"
+#include "io/json.h"
 #include "model/checkpoint.h"
-#include "model/checkpoint_quantization.h"
 #include "model/float_formats.h"
 #include "model/quantize_plan.h"
 
@@ -179,10 +179,14 @@ Result<QuantizeReport> quantize_folder(const std::string& in_folder, const std::
   RS_TRY(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::open(in_folder));
   RS_TRY(const std::string config_path, path_inside(in_folder, "config.json"));
   RS_TRY(const std::string config_text, read_text(config_path, kMaxCopiedFileBytes));
-  RS_TRY(const auto quantization, parse_quantization(config_text, config_path));
-  if (quantization) {
-    return Error{ErrorKind::kArgumentInvalid, in_folder, "a checkpoint that is not quantised yet",
-                 checkpoint->layout_name()};
+  json::Document config;
+  RS_CHECK(config.parse(config_text, config_path));
+  const json::Value quantization = config.root().find("quantization_config");
+  if (!quantization.is_missing()) {
+    // A null means no quantisation, but a second member of the name would make the new file unreadable.
+    return Error{ErrorKind::kArgumentInvalid, config_path + ": quantization_config",
+                 "no such member, as in a checkpoint that is not quantised yet",
+                 quantization.is_null() ? "null" : checkpoint->layout_name()};
   }
   RS_TRY(const CheckpointFiles files, CheckpointFiles::open(in_folder));
   RS_TRY(const std::vector<ShardPlan> shards, plan_shards(checkpoint->config(), files, options));

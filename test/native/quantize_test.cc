@@ -236,6 +236,18 @@ TEST("quantize: a quantised checkpoint is not quantised again; an empty folder m
   CHECK_EQ(entries_in(folder.path()), 1u);
 }
 
+TEST("quantize: a quantization_config of null is not doubled, which would make the new config.json unreadable") {
+  TempFolder folder;
+  StoredModel model = StoredModel::read(kGolden);
+  CHECK(model.edit_config("\"vocab_size\"", "\"quantization_config\": null, \"vocab_size\""));
+  model.write(folder.path());
+  CHECK(Checkpoint::open(folder.path()).ok());
+  const auto refused = quantize_checkpoint(folder.path(), folder / "out", group_of(32));
+  CHECK_EQ(outcome(refused), "argument-invalid");
+  CHECK(!refused.ok() && refused.error().subject.ends_with("config.json: quantization_config"));
+  CHECK(!std::filesystem::exists(folder / "out"));
+}
+
 TEST("quantize: a weight that is no number is refused by its tensor") {
   TempFolder folder;
   StoredModel model = StoredModel::read(kGolden);
