@@ -30,7 +30,7 @@ struct LoadOptions {
 struct ModelInfo {
   std::string folder, layout, backend, device, isa;
   int threads = 0;
-  int32_t vocab = 0;             // usable ids
+  int32_t vocab = 0;  // usable ids
   int32_t vocab_rows = 0;
   int32_t layers = 0, linear_layers = 0, heads = 0;
   int32_t context_tokens = 0;
@@ -44,6 +44,7 @@ class CancelFlag {
   void cancel() { flag_.store(true, std::memory_order_relaxed); }
   void clear() { flag_.store(false, std::memory_order_relaxed); }
   bool cancelled() const { return flag_.load(std::memory_order_relaxed); }
+
  private:
   std::atomic<bool> flag_{false};
 };
@@ -71,25 +72,25 @@ enum class StopReason : int32_t { kStopToken, kTokenLimit, kContextFull, kCancel
 struct GenerateOptions {
   int64_t max_tokens = 0;
   SamplerOptions sampler;
-  std::vector<int32_t> stop_tokens;                  // in addition to the model's own
+  std::vector<int32_t> stop_tokens;  // in addition to the model's own
 };
 struct GenerateResult {
   StopReason reason = StopReason::kTokenLimit;
-  int64_t tokens = 0;            // generated, a stop token not counted
+  int64_t tokens = 0;  // generated, a stop token not counted
 };
 
 class Session {
  public:
   virtual ~Session() = default;
   static Result<std::unique_ptr<Session>> open(std::shared_ptr<Model> model);
-  virtual int64_t position() const = 0;              // tokens held
+  virtual int64_t position() const = 0;  // tokens held
   virtual std::span<const int32_t> tokens() const = 0;
   virtual int64_t bytes() const = 0;
 
   // Makes the session hold exactly `prompt`: keeps its own tokens when they are a prefix of it, else restores the best
   // of `snapshots` (longest that is a prefix), else starts anew; then reads the rest. Returns the number of tokens that
-  // were not read again. `advanced(position)` is called after each slab. At least the last token is always read, so that
-  // logits for the next token exist. After a cancel the tokens read so far are kept.
+  // were not read again. `advanced(position)` is called after each slab. At least the last token is always read, so
+  // that logits for the next token exist. After a cancel the tokens read so far are kept.
   virtual Result<int64_t> sync(std::span<const int32_t> prompt, std::span<const std::shared_ptr<Snapshot>> snapshots,
                                CancelFlag& cancel, const std::function<void(int64_t)>& advanced) = 0;
   // Snapshot at the last chunk boundary at or before the current position.

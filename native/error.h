@@ -74,15 +74,15 @@ using Status = Result<Unit>;
 // Evaluates `expr`, returns its error from the enclosing function, else binds its value.
 #define RS_CONCAT_(a, b) a##b
 #define RS_CONCAT(a, b) RS_CONCAT_(a, b)
-#define RS_TRY_AS_(tmp, lhs, expr)      \
-  auto tmp = (expr);                    \
-  if (!tmp.ok()) return tmp.error();    \
+#define RS_TRY_AS_(tmp, lhs, expr)   \
+  auto tmp = (expr);                 \
+  if (!tmp.ok()) return tmp.error(); \
   lhs = std::move(tmp).value()
 #define RS_TRY(lhs, expr) RS_TRY_AS_(RS_CONCAT(rs_result_, __LINE__), lhs, expr)
-#define RS_CHECK(expr)                                       \
-  do {                                                       \
-    auto rs_status_ = (expr);                                \
-    if (!rs_status_.ok()) return rs_status_.error();         \
+#define RS_CHECK(expr)                               \
+  do {                                               \
+    auto rs_status_ = (expr);                        \
+    if (!rs_status_.ok()) return rs_status_.error(); \
   } while (0)
 
 }  // namespace ringside

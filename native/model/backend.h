@@ -2,8 +2,9 @@
 // own shared library. No C++ type and no exception crosses it. Every function that can fail returns 0 for success or
 // fills `error` and returns -1.
 //
-// What is bit-identical (house section 3a): for one backend on one build and instruction set, the logits of a position depend on the
-// tokens before it alone, not on how they were split into calls, on the number of threads, or on save and restore.
+// What is bit-identical (house section 3a): for one backend on one build and instruction set, the logits of a position
+// depend on the tokens before it alone, not on how they were split into calls, on the number of threads, or on save and
+// restore.
 #pragma once
 
 #include <stdint.h>
@@ -13,11 +14,11 @@ extern "C" {
 #endif
 
 #define RS_BACKEND_VERSION 1
-#define RS_CHUNK_TOKENS 64   /* chunk n is the positions [64n, 64n+64) */
-#define RS_PAGE_TOKENS 256   /* positions of one reference-counted KV page */
+#define RS_CHUNK_TOKENS 64 /* chunk n is the positions [64n, 64n+64) */
+#define RS_PAGE_TOKENS 256 /* positions of one reference-counted KV page */
 
 typedef struct rs_error {
-  int32_t kind;              /* ringside::ErrorKind */
+  int32_t kind; /* ringside::ErrorKind */
   char subject[160];
   char expected[160];
   char actual[160];
@@ -30,8 +31,8 @@ typedef struct rs_config {
       context_tokens;
   float rms_eps, routed_scale;
   int32_t linear_silu, expert_bias, slope_form;
-  const float* slopes;       /* [layers, heads] */
-  const float* inv_freq;     /* [rotary_dim / 2] */
+  const float* slopes;   /* [layers, heads] */
+  const float* inv_freq; /* [rotary_dim / 2] */
 } rs_config;
 
 /* The same values as ringside::WeightFormat, for backends, which see this header alone. */
@@ -39,7 +40,7 @@ typedef enum rs_weight_format { RS_WEIGHT_F32 = 0, RS_WEIGHT_BF16 = 1, RS_WEIGHT
 
 /* One matrix [rows, cols], row-major, lent until release(). */
 typedef struct rs_matrix {
-  int32_t format;            /* rs_weight_format */
+  int32_t format; /* rs_weight_format */
   int64_t rows, cols, group_columns;
   const void* data;
   const float* scales;
@@ -55,8 +56,8 @@ typedef struct rs_weight_source {
 } rs_weight_source;
 
 typedef struct rs_load_options {
-  int32_t threads;           /* 0: physical cores */
-  const char* isa;           /* NULL or "": best; "plain", "avx2", "avx512" */
+  int32_t threads; /* 0: physical cores */
+  const char* isa; /* NULL or "": best; "plain", "avx2", "avx512" */
   void* progress_context;
   int32_t (*progress)(void* context, float fraction); /* non-zero: cancel */
 } rs_load_options;
@@ -71,32 +72,36 @@ typedef struct rs_snapshot rs_snapshot;
 
 typedef enum rs_logits { RS_LOGITS_NONE = 0, RS_LOGITS_LAST = 1, RS_LOGITS_ALL = 2 } rs_logits;
 
-typedef struct rs_poll {     /* asked at least every 50 ms while a call runs; non-zero: stop */
+typedef struct rs_poll { /* asked at least every 50 ms while a call runs; non-zero: stop */
   void* context;
   int32_t (*cancelled)(void* context);
   void (*advanced)(void* context, int64_t position); /* may be NULL; after each slab */
 } rs_poll;
 
 typedef struct rs_backend {
-  int32_t version;           /* RS_BACKEND_VERSION */
-  const char* name;          /* "cpu", "reference" */
+  int32_t version;  /* RS_BACKEND_VERSION */
+  const char* name; /* "cpu", "reference" */
 
-  int32_t (*plan_memory)(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out, rs_error* error);
-  int32_t (*load)(const rs_config* config, const rs_weight_source* source, const rs_load_options* options, rs_model** out, rs_error* error);
-  void (*unload)(rs_model* model);                 /* after all its sessions and snapshots are closed */
-  const char* (*device)(const rs_model* model);    /* "Intel Xeon …, avx512, 2 threads" */
+  int32_t (*plan_memory)(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out,
+                         rs_error* error);
+  int32_t (*load)(const rs_config* config, const rs_weight_source* source, const rs_load_options* options,
+                  rs_model** out, rs_error* error);
+  void (*unload)(rs_model* model);              /* after all its sessions and snapshots are closed */
+  const char* (*device)(const rs_model* model); /* "Intel Xeon …, avx512, 2 threads" */
   const char* (*isa)(const rs_model* model);
   int32_t (*threads)(const rs_model* model);
-  int64_t (*weight_bytes)(const rs_model* model);  /* resident */
+  int64_t (*weight_bytes)(const rs_model* model); /* resident */
 
   int32_t (*open)(rs_model* model, rs_session** out, rs_error* error);
   void (*close)(rs_session* session);
-  int64_t (*position)(const rs_session* session);  /* tokens held: the next one takes this position */
+  int64_t (*position)(const rs_session* session); /* tokens held: the next one takes this position */
   int64_t (*session_bytes)(const rs_session* session);
 
   /* Appends `count` tokens. logits: [1 or count, vocab_rows] fp32 for RS_LOGITS_LAST / ALL. A cancelled or failed call
-     leaves the session at a position it had passed before (position() says which), its state exactly that of the tokens kept. */
-  int32_t (*extend)(rs_session* session, const int32_t* tokens, int64_t count, rs_logits want, float* logits, const rs_poll* poll, rs_error* error);
+     leaves the session at a position it had passed before (position() says which), its state exactly that of the tokens
+     kept. */
+  int32_t (*extend)(rs_session* session, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
+                    const rs_poll* poll, rs_error* error);
   /* Cuts the last rows of the open chunk: 0 <= position() - keep and keep >= position() / 64 * 64. */
   int32_t (*accept)(rs_session* session, int64_t keep_position, rs_error* error);
 

@@ -25,9 +25,9 @@ struct Matrix {
   WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t group_columns = 0;    // kQ8: columns that share one scale; divides cols
-  std::vector<uint8_t> data;    // in `format`
-  std::vector<float> scales;    // kQ8: [rows, cols / group_columns]
+  int64_t group_columns = 0;  // kQ8: columns that share one scale; divides cols
+  std::vector<uint8_t> data;  // in `format`
+  std::vector<float> scales;  // kQ8: [rows, cols / group_columns]
 
   // Dequantised row into out[cols].
   void row_to_float(int64_t row, float* out) const;
@@ -54,13 +54,16 @@ class Checkpoint {
 };
 
 struct QuantizeOptions {
-  int bits = 8;              // this version: 8 only
-  int group_columns = 128;   // 32, 64 or 128
-  int64_t shard_bytes = 45'000'000;  // no weight file is larger
+  int bits = 8;                                                           // this version: 8 only
+  int group_columns = 128;                                                // 32, 64 or 128
+  int64_t shard_bytes = 45'000'000;                                       // no weight file is larger
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // after each tensor; may be empty
 };
 struct QuantizeReport {
-  struct Row { std::string tensor; double relative_rms_error; };
+  struct Row {
+    std::string tensor;
+    double relative_rms_error;
+  };
   int64_t input_bytes = 0, output_bytes = 0;
   int shards = 0;
   std::vector<Row> tensors;
