@@ -82,11 +82,11 @@ async function clangFormat() {
   const version = /version (\d+)/.exec(await run(program, ["--version"]))?.[1];
   if (version !== clangFormatMajor)
     return { passed: 0, failed: 0, note: `not checked, this is version ${version}, not 14` };
-  await run(program, [
-    "--dry-run",
-    "-Werror",
-    ...listFiles(["native", "test/native"], (file) => /\.(cc|h)$/.test(file)),
-  ]);
+  const files = listFiles(["native", "test/native"], (file) => /\.(cc|h)$/.test(file));
+  await run(program, ["--dry-run", "-Werror", ...files]).catch((error) => {
+    const named = error.output.match(/^\S+?(?=:\d+:\d+: error:)/gm) ?? [error.message];
+    throw new Error(`Not formatted: ${[...new Set(named)].join(", ")}`);
+  });
   return one;
 }
 
