@@ -13,13 +13,33 @@ namespace {
 
 constexpr size_t kPenaltyTokens = 256;
 
+// The containers throw when memory runs out; nothing leaves the boundary but values.
+template <class Body>
+auto guarded(const char* subject, const Body& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorKind::kOutOfMemory, subject, "", ""};
+  }
+}
+
+// Made empty and then filled: were the backend's snapshot there first, it would be lost when memory runs out in
+// between.
 class SessionSnapshot final : public Snapshot {
  public:
-  SessionSnapshot(std::shared_ptr<const LoadedModel> model, rs_snapshot* handle, std::vector<int32_t> tokens)
-      : model_(std::move(model)), handle_(handle), tokens_(std::move(tokens)) {}
+  SessionSnapshot(std::shared_ptr<const LoadedModel> model, std::vector<int32_t> tokens)
+      : model_(std::move(model)), tokens_(std::move(tokens)) {}
   SessionSnapshot(const SessionSnapshot&) = delete;
   SessionSnapshot& operator=(const SessionSnapshot&) = delete;
-  ~SessionSnapshot() override { model_->backend().drop(handle_); }
+  ~SessionSnapshot() override {
+    if (handle_ != nullptr) model_->backend().drop(handle_);
+  }
+
+  Status save(rs_session* session) {
+    rs_error error{};
+    if (model_->backend().save(session, &handle_, &error) != 0) return to_error(error);
+    return Unit{};
+  }
 
   int64_t position() const override { return static_cast<int64_t>(tokens_.size()); }
   int64_t bytes() const override {
@@ -31,7 +51,7 @@ class SessionSnapshot final : public Snapshot {
 
  private:
   std::shared_ptr<const LoadedModel> model_;
-  rs_snapshot* handle_;
+  rs_snapshot* handle_ = nullptr;
   std::vector<int32_t> tokens_;
 };
 
@@ -57,11 +77,13 @@ size_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 class ModelSession final : public Session {
  public:
-  ModelSession(std::shared_ptr<const LoadedModel> model, rs_session* handle)
-      : model_(std::move(model)), backend_(model_->backend()), handle_(handle) {}
+  // start() must follow.
+  explicit ModelSession(std::shared_ptr<const LoadedModel> model)
+      : model_(std::move(model)), backend_(model_->backend()) {}
   ModelSession(const ModelSession&) = delete;
   ModelSession& operator=(const ModelSession&) = delete;
-  ~ModelSession() override { backend_.close(handle_); }
+  ~ModelSession() override { close(); }
+  Status start() { return replace(nullptr); }
 
   int64_t position() const override { return static_cast<int64_t>(tokens_.size()); }
   std::span<const int32_t> tokens() const override { return tokens_; }
@@ -71,28 +93,61 @@ class ModelSession final : public Session {
 
   Result<int64_t> sync(std::span<const int32_t> prompt, std::span<const std::shared_ptr<Snapshot>> snapshots,
                        CancelFlag& cancel, const std::function<void(int64_t)>& advanced) override {
-    if (prompt.empty()) return Error{ErrorKind::kArgumentInvalid, "prompt", "at least 1 token", "0"};
-    RS_CHECK(check_tokens(prompt, 0));
-    if (cancel.cancelled()) return Error{ErrorKind::kCancelled, "sync", "", ""};
-    RS_TRY(const int64_t reused, keep_prefix(prompt, snapshots));
-    logits_.resize(static_cast<size_t>(model_->config().vocab_rows));
-    has_logits_ = false;
-    RS_CHECK(extend(prompt.subspan(static_cast<size_t>(reused)), RS_LOGITS_LAST, logits_, cancel, &advanced));
-    has_logits_ = true;
-    return reused;
+    return guarded("sync", [&]() -> Result<int64_t> {
+      if (prompt.empty()) return Error{ErrorKind::kArgumentInvalid, "prompt", "at least 1 token", "0"};
+      RS_CHECK(check_tokens(prompt, 0));
+      if (cancel.cancelled()) return Error{ErrorKind::kCancelled, "sync", "", ""};
+      RS_TRY(const int64_t reused, keep_prefix(prompt, snapshots));
+      logits_.resize(static_cast<size_t>(model_->config().vocab_rows));
+      has_logits_ = false;
+      RS_CHECK(extend(prompt.subspan(static_cast<size_t>(reused)), RS_LOGITS_LAST, logits_, cancel, &advanced));
+      has_logits_ = true;
+      return reused;
+    });
   }
 
   Result<std::shared_ptr<Snapshot>> snapshot() override {
-    rs_error error{};
-    rs_snapshot* handle = nullptr;
-    if (backend_.save(handle_, &handle, &error) != 0) return to_error(error);
-    const int64_t position = backend_.snapshot_position(handle);
-    return std::shared_ptr<Snapshot>(std::make_shared<SessionSnapshot>(
-        model_, handle, std::vector<int32_t>(tokens_.begin(), tokens_.begin() + position)));
+    return guarded("snapshot", [&]() -> Result<std::shared_ptr<Snapshot>> {
+      const int64_t boundary = position() / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
+      const auto snapshot =
+          std::make_shared<SessionSnapshot>(model_, std::vector<int32_t>(tokens_.begin(), tokens_.begin() + boundary));
+      RS_CHECK(snapshot->save(handle_));
+      return std::shared_ptr<Snapshot>(snapshot);
+    });
   }
 
   Result<GenerateResult> generate(const GenerateOptions& options, CancelFlag& cancel,
                                   const std::function<bool(int32_t id)>& sink) override {
+    return guarded("generate", [&] { return decode(options, cancel, sink); });
+  }
+
+  Result<std::vector<float>> logits(std::span<const int32_t> tokens, CancelFlag& cancel) override {
+    if (tokens.empty()) return Error{ErrorKind::kArgumentInvalid, "tokens", "at least 1 token", "0"};
+    RS_CHECK(check_tokens(tokens, position()));
+    return guarded("logits", [&]() -> Result<std::vector<float>> {
+      const auto rows = static_cast<size_t>(model_->config().vocab_rows);
+      std::vector<float> all(tokens.size() * rows);
+      has_logits_ = false;
+      RS_CHECK(extend(tokens, RS_LOGITS_ALL, all, cancel, nullptr));
+      logits_.assign(all.end() - static_cast<int64_t>(rows), all.end());
+      has_logits_ = true;
+      return all;
+    });
+  }
+
+  Result<std::vector<float>> state_norms() const override {
+    return guarded("state norms", [&]() -> Result<std::vector<float>> {
+      const Config& config = model_->config();
+      std::vector<float> norms(static_cast<size_t>(config.linear_layers()) * static_cast<size_t>(config.heads));
+      rs_error error{};
+      if (backend_.state_norms(handle_, norms.data(), &error) != 0) return to_error(error);
+      return norms;
+    });
+  }
+
+ private:
+  Result<GenerateResult> decode(const GenerateOptions& options, CancelFlag& cancel,
+                                const std::function<bool(int32_t id)>& sink) {
     RS_CHECK(check_sampler_options(options.sampler));
     if (options.max_tokens < 0) {
       return Error{ErrorKind::kArgumentInvalid, "max_tokens", ">= 0", std::to_string(options.max_tokens)};
@@ -117,31 +172,6 @@ class ModelSession final : public Session {
     return stopped(result, StopReason::kTokenLimit);
   }
 
-  Result<std::vector<float>> logits(std::span<const int32_t> tokens, CancelFlag& cancel) override {
-    if (tokens.empty()) return Error{ErrorKind::kArgumentInvalid, "tokens", "at least 1 token", "0"};
-    RS_CHECK(check_tokens(tokens, position()));
-    try {
-      const auto rows = static_cast<size_t>(model_->config().vocab_rows);
-      std::vector<float> all(tokens.size() * rows);
-      has_logits_ = false;
-      RS_CHECK(extend(tokens, RS_LOGITS_ALL, all, cancel, nullptr));
-      logits_.assign(all.end() - static_cast<int64_t>(rows), all.end());
-      has_logits_ = true;
-      return all;
-    } catch (const std::bad_alloc&) {
-      return Error{ErrorKind::kOutOfMemory, "logits", "", std::to_string(tokens.size()) + " tokens"};
-    }
-  }
-
-  Result<std::vector<float>> state_norms() const override {
-    const Config& config = model_->config();
-    std::vector<float> norms(static_cast<size_t>(config.linear_layers()) * static_cast<size_t>(config.heads));
-    rs_error error{};
-    if (backend_.state_norms(handle_, norms.data(), &error) != 0) return to_error(error);
-    return norms;
-  }
-
- private:
   static GenerateResult stopped(GenerateResult result, StopReason reason) {
     result.reason = reason;
     return result;
@@ -201,22 +231,25 @@ class ModelSession final : public Session {
     return Unit{};
   }
 
-  // The old state is given up only when the new one is there.
+  // The old state is given up only when the new one and its tokens are there: copying them may fail.
   Status replace(const SessionSnapshot* snapshot) {
+    std::vector<int32_t> tokens;
+    if (snapshot != nullptr) tokens.assign(snapshot->tokens().begin(), snapshot->tokens().end());
     rs_error error{};
     rs_session* handle = nullptr;
     const int32_t outcome = snapshot != nullptr
                                 ? backend_.restore(model_->handle(), snapshot->handle(), &handle, &error)
                                 : backend_.open(model_->handle(), &handle, &error);
     if (outcome != 0) return to_error(error);
-    backend_.close(std::exchange(handle_, handle));
+    close();
+    handle_ = handle;
+    tokens_.swap(tokens);
     has_logits_ = false;
-    if (snapshot != nullptr) {
-      tokens_.assign(snapshot->tokens().begin(), snapshot->tokens().end());
-    } else {
-      tokens_.clear();
-    }
     return Unit{};
+  }
+
+  void close() {
+    if (handle_ != nullptr) backend_.close(std::exchange(handle_, nullptr));
   }
 
   Status extend(std::span<const int32_t> tokens, rs_logits want, std::vector<float>& out, const CancelFlag& cancel,
@@ -249,7 +282,7 @@ class ModelSession final : public Session {
 
   std::shared_ptr<const LoadedModel> model_;
   const rs_backend& backend_;
-  rs_session* handle_;
+  rs_session* handle_ = nullptr;
   std::vector<int32_t> tokens_;
   std::vector<float> logits_;  // [vocab_rows], of the last token, when has_logits_
   std::vector<float> choice_;  // the sampler's copy
@@ -261,10 +294,11 @@ class ModelSession final : public Session {
 Result<std::unique_ptr<Session>> Session::open(std::shared_ptr<Model> model) {
   const auto loaded = std::dynamic_pointer_cast<const LoadedModel>(model);
   if (loaded == nullptr) return Error{ErrorKind::kArgumentInvalid, "model", "a loaded model", "none"};
-  rs_error error{};
-  rs_session* handle = nullptr;
-  if (loaded->backend().open(loaded->handle(), &handle, &error) != 0) return to_error(error);
-  return std::unique_ptr<Session>(std::make_unique<ModelSession>(loaded, handle));
+  return guarded("session", [&]() -> Result<std::unique_ptr<Session>> {
+    auto session = std::make_unique<ModelSession>(loaded);
+    RS_CHECK(session->start());
+    return std::unique_ptr<Session>(std::move(session));
+  });
 }
 
 }  // namespace ringside
