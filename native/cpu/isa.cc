@@ -27,8 +27,9 @@ bool runs_avx512() {
 
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> tables = {plain_kernels()};
-  if (avx2_kernels() != nullptr && runs_avx2()) tables.push_back(avx2_kernels());
-  if (avx512_kernels() != nullptr && runs_avx512()) tables.push_back(avx512_kernels());
+  // The processor is asked first: even the function that returns a table is compiled for its instruction set.
+  if (runs_avx2() && avx2_kernels() != nullptr) tables.push_back(avx2_kernels());
+  if (runs_avx512() && avx512_kernels() != nullptr) tables.push_back(avx512_kernels());
   return tables;
 }
 

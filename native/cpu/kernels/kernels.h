@@ -24,8 +24,9 @@ struct PackedMatrix {
   const void* tiles = nullptr;    // [tiles, columns, 64] in `format`
   const float* scales = nullptr;  // kQ8: [tiles, groups, 64]
 
-  int64_t tile_count() const { return (rows + kTileRows - 1) / kTileRows; }
-  int64_t group_count() const { return (columns + group_columns - 1) / group_columns; }
+  // Inlined always, so that no file's copy of them is ever shared.
+  __attribute__((always_inline)) int64_t tile_count() const { return (rows + kTileRows - 1) / kTileRows; }
+  __attribute__((always_inline)) int64_t group_count() const { return (columns + group_columns - 1) / group_columns; }
 };
 
 // The rows of one chunk of one head that read the state (specification section 3.5).
