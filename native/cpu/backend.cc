@@ -2,6 +2,7 @@
 #include "model/backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -207,13 +208,16 @@ double state_norm(const Session& session, const Layer& layer, int64_t layer_inde
   const float* s = session.state.s(layer.kind_index, head);
   const float* k_columns = session.state.k_columns(layer.kind_index, head);
   const float* v = session.state.v(layer.kind_index, head);
+  std::array<double, kChunkTokens> decay;  // exp(-s n), n = 0..open_rows
+  for (int64_t n = 0; n <= open_rows; ++n) {
+    decay[static_cast<size_t>(n)] = std::exp(-slope * static_cast<double>(n));
+  }
   double squares = 0.0;
   for (int64_t a = 0; a < d; ++a) {
     for (int64_t b = 0; b < d; ++b) {
-      double value = std::exp(-slope * static_cast<double>(open_rows)) * s[a * d + b];
+      double value = decay[static_cast<size_t>(open_rows)] * s[a * d + b];
       for (int64_t j = 0; j < open_rows; ++j) {
-        const double decay = std::exp(-slope * static_cast<double>(open_rows - 1 - j));
-        value += decay * k_columns[a * kChunkTokens + j] * v[j * d + b];
+        value += decay[static_cast<size_t>(open_rows - 1 - j)] * k_columns[a * kChunkTokens + j] * v[j * d + b];
       }
       squares += value * value;
     }
