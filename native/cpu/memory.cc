@@ -1,15 +1,11 @@
 // Owns: the calls to the operating system that map and unmap memory.
 #include "cpu/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <new>
 #include <string>
-
-#ifdef _WIN32
-#include <windows.h>
-#else
-#include <sys/mman.h>
-#endif
 
 namespace ringside::cpu {
 namespace {
@@ -26,16 +22,11 @@ Error out_of_memory(const char* what, int64_t bytes) {
 Result<MappedMemory> MappedMemory::allocate(int64_t bytes, const char* what) {
   MappedMemory memory;
   if (bytes <= 0) return memory;
-#ifdef _WIN32
-  void* address = VirtualAlloc(nullptr, static_cast<size_t>(bytes), MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
-  if (address == nullptr) return out_of_memory(what, bytes);
-#else
   void* address = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) return out_of_memory(what, bytes);
 #ifdef MADV_HUGEPAGE
   // Streaming weights through 4 KiB pages spends a good part of the time in address translation. Advice only.
   if (bytes >= kHugePageBytes) (void)madvise(address, static_cast<size_t>(bytes), MADV_HUGEPAGE);
-#endif
 #endif
   memory.data_ = static_cast<uint8_t*>(address);
   memory.bytes_ = bytes;
@@ -43,12 +34,7 @@ Result<MappedMemory> MappedMemory::allocate(int64_t bytes, const char* what) {
 }
 
 MappedMemory::~MappedMemory() {
-  if (data_ == nullptr) return;
-#ifdef _WIN32
-  VirtualFree(data_, 0, MEM_RELEASE);
-#else
-  munmap(data_, static_cast<size_t>(bytes_));
-#endif
+  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
 }
 
 Result<uint8_t*> Arena::allocate(int64_t bytes, const char* what) {
