@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/kernels/kernels.h"
+#include "model/checkpoint_lending.h"
 #include "model/loaded_model.h"
 
 namespace ringside::tools {
@@ -163,43 +164,13 @@ std::optional<Config> shape_by_name(const std::string& name) {
 
 Result<std::unique_ptr<BenchModel>> random_model(const Config& config, rs_weight_format format, int threads,
                                                  const std::string& isa) {
-  std::vector<float> slopes;
-  std::vector<float> inv_freq;
-  for (int32_t layer = 0; layer < config.layers; ++layer) {
-    for (int32_t head = 0; head < config.heads; ++head) slopes.push_back(config.slope(layer, head));
-  }
-  for (int32_t j = 0; j < config.rotary_dim / 2; ++j) inv_freq.push_back(config.inv_freq(j));
-  rs_config plain{};
-  plain.vocab_rows = config.vocab_rows;
-  plain.hidden = config.hidden;
-  plain.layers = config.layers;
-  plain.group = config.group;
-  plain.heads = config.heads;
-  plain.kv_heads = config.kv_heads;
-  plain.head_dim = config.head_dim;
-  plain.rotary_dim = config.rotary_dim;
-  plain.dense_width = config.dense_width;
-  plain.expert_width = config.expert_width;
-  plain.shared_width = config.shared_width;
-  plain.experts = config.experts;
-  plain.experts_per_token = config.experts_per_token;
-  plain.expert_groups = config.expert_groups;
-  plain.groups_per_token = config.groups_per_token;
-  plain.dense_layers = config.dense_layers;
-  plain.norm_groups = config.norm_groups;
-  plain.context_tokens = config.context_tokens;
-  plain.rms_eps = config.rms_eps;
-  plain.routed_scale = config.routed_scale;
-  plain.expert_bias = config.expert_bias ? 1 : 0;
-  plain.slopes = slopes.data();
-  plain.inv_freq = inv_freq.data();
-
+  const PlainConfig plain(config);
   RandomWeights weights(config, format);
   const rs_weight_source source = weights.source();
   const rs_load_options options{threads, isa.c_str(), nullptr, nullptr};
   rs_model* handle = nullptr;
   rs_error error{};
-  if (rs_cpu_backend()->load(&plain, &source, &options, &handle, &error) != 0) return to_error(error);
+  if (rs_cpu_backend()->load(plain.get(), &source, &options, &handle, &error) != 0) return to_error(error);
   return std::unique_ptr<BenchModel>(std::make_unique<RandomModel>(config, handle));
 }
 
