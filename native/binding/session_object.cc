@@ -162,9 +162,12 @@ Napi::Value SessionObject::start(Napi::Env env, Napi::Function callback, Work wo
   Ref();
   const auto run = [core = core_, work = std::move(work)](BackgroundCall& call) mutable -> BackgroundCall::Settle {
     SharedModel& shared = *core->open.shared;
-    if (!shared.enter(core->cancel)) return failure({ErrorKind::kCancelled, "call", "", ""});
+    // The work may hold the last reference to a snapshot, which only the thread that has the turn may free.
+    if (!shared.enter(core->cancel)) {
+      shared.retire(std::make_shared<Work>(std::exchange(work, nullptr)));
+      return failure({ErrorKind::kCancelled, "call", "", ""});
+    }
     const Turn turn(shared);
-    // The work goes before the turn does: it may hold the last reference to a snapshot.
     const Work mine = std::exchange(work, nullptr);
     const BackgroundCall::Settle settle = mine(*core, call);
     core->remember();
