@@ -4,7 +4,7 @@
 
 namespace ringside::binding {
 
-// The waits have no time limit: a timed wait needs a newer C library than the oldest one that we support.
+// The wait needs no time limit: whoever sets a cancel flag also calls wake().
 bool SharedModel::enter(const CancelFlag& cancel) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !taken_ || cancel.cancelled(); });

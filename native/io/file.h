@@ -61,7 +61,8 @@ class OutputFile {
   ~OutputFile();  // removes what was not committed
 
   Status write(int64_t offset_bytes, const void* data, int64_t count_bytes);
-  // Flush, rename, flush the folder. After a failure the file is gone: a failed flush cannot be trusted a second time.
+  // Flush, rename, flush the folder. After a failed flush or rename the file is gone: a flush cannot be trusted a
+  // second time. Only the failure of the last step leaves it there, and then whole.
   Status commit();
 
  private:

@@ -49,7 +49,7 @@ Result<std::unique_ptr<Tokenizer>> read_tokenizer(const std::string& folder) {
   return Tokenizer::parse(text, path);
 }
 
-// Stop tokens are compared with sampled ids, so one beyond the vocabulary would be silently useless.
+// An id is a row of the embedding and of the logits: a tokenizer with more of them would name rows that are not there.
 Status check_vocabulary(const Config& config, const Tokenizer* tokenizer, const std::string& folder) {
   const std::string rows = std::to_string(config.vocab_rows);
   if (tokenizer != nullptr && tokenizer->size() > config.vocab_rows) {
