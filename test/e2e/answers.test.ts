@@ -27,6 +27,7 @@ interface Answer {
   readonly refusal?: RefusalCheck | null;
 }
 
+const whereIs = (name: string): string => `Where is \`${name}\` defined?`;
 const missingName = "paintLanternGlyphs";
 const folders: string[] = [];
 let packages = "";
@@ -57,7 +58,6 @@ function ask(repository: string, questions: readonly string[]): Answer[] {
   return JSON.parse(result.stdout) as Answer[];
 }
 
-const whereIs = (name: string): string => `Where is \`${name}\` defined?`;
 const isFound = ({ status }: Pick<Citation, "status">): boolean => status !== "not-found";
 
 /** Citations that are shown as found although the lines of the file differ from what the answer quotes. */
