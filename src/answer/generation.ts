@@ -2,7 +2,8 @@
 // reasoning that runs too long. Must never know where the prompt's files came from.
 import type { EnginePort, GenerateDone, SamplerOptions, SyncDone, SyncProgress } from "../protocol/engine";
 import { RingsideFailure } from "../protocol/errors";
-import type { AskEvent, Effort } from "../protocol/qa";
+import type { AskEvent, DoneReason, Effort } from "../protocol/qa";
+import { LoopDetector } from "./loop";
 import { buildPrompt } from "./prompt";
 import type { PromptRequest } from "./prompt";
 import { TraceSplitter } from "./trace";
@@ -23,7 +24,7 @@ export interface GenerationSink {
 }
 
 export interface Generated {
-  readonly reason: "complete" | "token-limit" | "context-full" | "stopped";
+  readonly reason: DoneReason;
   readonly sync: SyncDone;
   readonly done: GenerateDone;
   /** By performance.now(). */
@@ -88,6 +89,8 @@ class Pass {
   #startedAt = 0;
   #answering = false;
   #reachedLimit = false;
+  #repeats = false;
+  readonly #loops = new LoopDetector();
   readonly #splitter: TraceSplitter;
 
   constructor(
@@ -130,10 +133,11 @@ class Pass {
         {
           signal: limit.signal,
           onTokens: ({ ids, text }) => {
-            if (this.#reachedLimit) return;
+            if (this.#reachedLimit || this.#repeats) return;
             this.#take(ids.length, text);
+            this.#repeats = this.#loops.push(ids);
             this.#reachedLimit = this.#splitter.isReasoning && this.#reasoningTokens >= reasoningLimit;
-            if (this.#reachedLimit) stop();
+            if (this.#reachedLimit || this.#repeats) stop();
           },
         },
       );
@@ -141,17 +145,19 @@ class Pass {
       return done;
     } catch (cause) {
       this.#splitter.finish();
-      const wasLimit = cause instanceof RingsideFailure && cause.error.kind === "cancelled" && this.#reachedLimit;
-      if (wasLimit && signal?.aborted !== true) return null;
+      const wasUser = signal?.aborted === true;
+      if (wasUser || !(cause instanceof RingsideFailure) || cause.error.kind !== "cancelled") throw cause;
+      if (this.#repeats) return { reason: "cancelled", tokens: this.tokens, ...this.#times() };
+      if (this.#reachedLimit) return null;
       throw cause;
     } finally {
       signal?.removeEventListener("abort", stop);
     }
   }
 
-  result(sync: SyncDone, done: GenerateDone): Generated {
+  result(sync: SyncDone, done: GenerateDone, last: Pass = this): Generated {
     return {
-      reason: reasons[done.reason],
+      reason: last.#repeats ? "repetition" : reasons[done.reason],
       sync,
       done,
       firstTokenAt: this.#firstTokenAt === 0 ? performance.now() : this.#firstTokenAt,
@@ -161,9 +167,12 @@ class Pass {
 
   /** The figures of two passes as if they were one; the second read of the prompt's end counts as generation. */
   joined(sync: SyncDone, second: Pass, done: GenerateDone): Generated {
-    const milliseconds = performance.now() - this.#startedAt;
-    const firstTokenMs = this.#firstTokenAt - this.#startedAt;
-    return this.result(sync, { reason: done.reason, tokens: this.tokens + second.tokens, milliseconds, firstTokenMs });
+    const tokens = this.tokens + second.tokens;
+    return this.result(sync, { reason: done.reason, tokens, ...this.#times() }, second);
+  }
+
+  #times(): Pick<GenerateDone, "milliseconds" | "firstTokenMs"> {
+    return { milliseconds: performance.now() - this.#startedAt, firstTokenMs: this.#firstTokenAt - this.#startedAt };
   }
 
   #take(tokens: number, text: string): void {

@@ -132,6 +132,7 @@ function closingLine({ plan, stats, done }: AskOutcome): string {
   const parts: string[] = [];
   if (done === "stopped") parts.push("Stopped");
   if (done === "token-limit" || done === "context-full") parts.push("Cut short: no room for more tokens");
+  if (done === "repetition") parts.push("Stopped, because the model repeated itself");
   if (plan !== null) {
     const { readFiles, totalFiles } = plan.summary;
     parts.push(`Read ${count(readFiles)} of ${count(totalFiles)} files`);

@@ -81,6 +81,10 @@ export interface AnswerStats {
   readonly device: string;
 }
 
+/** "repetition": the model repeated itself without end and was stopped. */
+export const doneReasons = ["complete", "stopped", "token-limit", "context-full", "repetition"] as const;
+export type DoneReason = (typeof doneReasons)[number];
+
 /** What happens to one question, in order. Text events carry the new part only, `tokens` counts the tokens of that part. */
 export type AskEvent =
   | {
@@ -101,7 +105,7 @@ export type AskEvent =
   | { readonly type: "citations"; readonly citations: readonly Citation[] }
   | { readonly type: "refusal"; readonly refusal: RefusalCheck }
   | { readonly type: "stats"; readonly stats: AnswerStats }
-  | { readonly type: "done"; readonly reason: "complete" | "stopped" | "token-limit" | "context-full" }
+  | { readonly type: "done"; readonly reason: DoneReason }
   | { readonly type: "failed"; readonly error: RingsideError };
 
 /** Everything the page needs to draw one question; built from AskEvents by applyEvent() in turn.ts, on both sides of the wall. */
@@ -137,7 +141,7 @@ export interface TurnView {
   readonly citations: readonly Citation[];
   readonly refusal: RefusalCheck | null;
   readonly stats: AnswerStats | null;
-  readonly doneReason: "complete" | "stopped" | "token-limit" | "context-full" | null;
+  readonly doneReason: DoneReason | null;
   /** Worded by the extension. */
   readonly failure: { readonly kind: string; readonly message: string } | null;
 }

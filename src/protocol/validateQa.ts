@@ -3,6 +3,7 @@ import { modelInfo } from "./validate";
 import { choice, decimal, integer, list, nullable, object, optional, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
 import type { EngineState, EngineStatus } from "./engine";
+import { doneReasons } from "./qa";
 import { errorKinds } from "./errors";
 import type { RingsideError } from "./errors";
 import type {
@@ -88,7 +89,6 @@ const stats: Check<AnswerStats> = object<AnswerStats>({
 });
 
 const phases = ["scanning", "loading", "planning", "reading", "reasoning", "answering", "checking"] as const;
-const doneReasons = ["complete", "stopped", "token-limit", "context-full"] as const;
 const reading = { position: count, promptTokens: count, tokensPerSecond: speed, secondsLeft: duration };
 
 const askEvent: Check<AskEvent> = tagged<"type", AskEvent>("type", {

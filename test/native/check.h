@@ -1,4 +1,5 @@
-// A test is a named function; a check that fails prints where and what and lets the test go on. No framework is needed for that.
+// A test is a named function; a check that fails prints where and what and lets the test go on. No framework is needed
+// for that.
 #pragma once
 
 #include <cstdio>
@@ -27,9 +28,9 @@ void equal(const A& a, const B& b, const char* text, const char* file, int line)
 
 #define CHECK_CONCAT_(a, b) a##b
 #define CHECK_CONCAT(a, b) CHECK_CONCAT_(a, b)
-#define TEST(name)                                                                                      \
-  static void CHECK_CONCAT(test_, __LINE__)();                                                          \
-  static check::Adder CHECK_CONCAT(adder_, __LINE__)(name, CHECK_CONCAT(test_, __LINE__));              \
+#define TEST(name)                                                                         \
+  static void CHECK_CONCAT(test_, __LINE__)();                                             \
+  static check::Adder CHECK_CONCAT(adder_, __LINE__)(name, CHECK_CONCAT(test_, __LINE__)); \
   static void CHECK_CONCAT(test_, __LINE__)()
 #define CHECK(condition) ((condition) ? (void)0 : check::fail(__FILE__, __LINE__, #condition))
 #define CHECK_EQ(a, b) check::equal((a), (b), #a " == " #b, __FILE__, __LINE__)

@@ -138,6 +138,8 @@ function endText({ doneReason }: TurnView): string {
       return strings.tokenLimit;
     case "context-full":
       return strings.contextFull;
+    case "repetition":
+      return strings.repetition;
     case "complete":
     case null:
       return "";

@@ -101,6 +101,7 @@ export const strings = {
 
   stopped: "Stopped.",
   tokenLimit: "The answer was cut off at the token limit.",
+  repetition: "The model began to repeat itself, so it was stopped.",
   contextFull: "The model's context is full. Start a new conversation, or choose fewer folders.",
   restartEngine: "Restart engine",
   showLog: "Show log",
