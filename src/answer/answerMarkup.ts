@@ -27,13 +27,16 @@ export interface AnswerMarkup {
 }
 
 const openFence = /^[ \t]*(?:>[ \t]*)*(?:[-*+][ \t]+|\d+[.)][ \t]+)?(`{3,}|~{3,})([^\n]*)$/;
-const inBackticks = /(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)/g;
-const plainPath = /(?<![\w/.@:#~-])(?:[\w@.+-]+\/)*[\w@+-][\w@.+-]*\.[A-Za-z]\w{0,7}(?![\w/])/g;
+const inBackticks = /(?<!`)(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)/g;
+const plainPath = /(?<![\w/.@:#~+-])(?:[\w@.+-]+\/)*[\w@+-][\w@.+-]*\.[A-Za-z]\w{0,7}(?![\w/])/g;
 const lineNumber = /^(?::|#L|, lines? |\(lines? )(\d+)(?:(?:-|–|-L| to )(\d+))?/;
 
-/** A name with a folder or an extension; whether it is a file, only the repository can tell. */
+/**
+ * A name with a folder or an extension; whether it is a file, only the repository can tell. The folders are one group of the
+ * pattern: a group for each would take time exponential in their number, and the name is the model's.
+ */
 export function looksLikePath(name: string): boolean {
-  return name.length <= 512 && /^(?:[^\s`"'<>|*?:\\]+\/)*[^\s`"'<>|*?:/\\]*\.[A-Za-z]\w{0,7}$/.test(name);
+  return name.length <= 512 && /^(?:[^\s`"'<>|*?:\\]+\/)?[^\s`"'<>|*?:/\\]*\.[A-Za-z]\w{0,7}$/.test(name);
 }
 
 export function readMarkup(answer: string): AnswerMarkup {

@@ -25,6 +25,7 @@ const notNames = new Set(
   ).split(" "),
 );
 
+// No two neighbours in a pattern may both match a run of spaces: where the rest then fails, the time grows with its square or worse.
 const id = String.raw`([A-Za-z_$][\w$]*)`;
 
 const javascript: readonly Pattern[] = [
@@ -41,7 +42,7 @@ const javascript: readonly Pattern[] = [
   {
     kind: "function",
     line: new RegExp(
-      String.raw`^\s*(?:export\s+)?(?:const|let|var)\s+${id}\s*(?::[^=]+)?=\s*(?:async\s*)?(?:function\b|\(?[\w\s,{}[\]=.:?<>|"']*\)?\s*(?::[^=]+)?=>)`,
+      String.raw`^\s*(?:export\s+)?(?:const|let|var)\s+${id}\s*(?::[^=]+)?=\s*(?=\S)(?:async\s*(?=\S))?(?:function\b|\(?[\w\s,{}[\]=.:?<>|"']*(?:\)\s*)?(?::[^=]+)?=>)`,
     ),
   },
   { kind: "value", line: new RegExp(String.raw`^(?:\s{0,4})(?:export\s+)?(?:declare\s+)?(?:const|let|var)\s+${id}\b`) },
@@ -53,7 +54,9 @@ const javascript: readonly Pattern[] = [
   },
   {
     kind: "function",
-    line: new RegExp(String.raw`^\s*[\w$.]+\.${id}\s*=\s*(?:async\s*)?(?:function\b|\(?[\w\s,]*\)?\s*=>)`),
+    line: new RegExp(
+      String.raw`^\s*[\w$.]+\.${id}\s*=\s*(?=\S)(?:async\s*(?=\S))?(?:function\b|\(?[\w\s,]*(?:\)\s*)?=>)`,
+    ),
   },
   { kind: "value", line: new RegExp(String.raw`^\s*(?:module\.)?exports\.${id}\s*=`) },
   { kind: "function", line: new RegExp(String.raw`^\s+${id}\s*:\s*(?:async\s*)?function\b`) },

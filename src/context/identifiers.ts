@@ -12,8 +12,8 @@ export interface QuestionNames {
 const longestName = 200;
 const mostNames = 24;
 
-const fence = /(^|\n)(`{3,}|~{3,})[^\n]*\n([\s\S]*?)(?:\n\2`*(?=\n|$)|$)/g;
-const inBackticks = /(`+)([^`\n]+?)\1/g;
+const fence = /(^|\n)(`{3,}(?!`)|~{3,}(?!~))[^\n]*\n([\s\S]*?)(?:\n\2`*(?=\n|$)|$)/g;
+const inBackticks = /(?<!`)(`+)([^`\n]+?)\1/g;
 const inQuotes = /"([^"\n]{2,200})"|“([^”\n]{2,200})”|(?<![\w])'([^'\n]{2,200})'(?![\w])/g;
 const codeWord = /[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*/g;
 

@@ -44,12 +44,14 @@ function rulesAtRoot(directory: string, text: string): string[] {
   return rules;
 }
 
-/** A backslash keeps the space after it. */
+/** A backslash keeps the space after it. Counted from the end: a pattern would take quadratic time on a line of spaces. */
 function withoutTrailingSpaces(line: string): string {
-  const spaces = /(\\*) +$/.exec(line);
-  if (spaces === null) return line;
-  const isEscaped = (spaces[1] ?? "").length % 2 === 1;
-  return line.slice(0, spaces.index + (spaces[1] ?? "").length + (isEscaped ? 1 : 0));
+  let end = line.length;
+  while (line[end - 1] === " ") end--;
+  if (end === line.length) return line;
+  let backslashes = 0;
+  while (line[end - 1 - backslashes] === "\\") backslashes++;
+  return line.slice(0, backslashes % 2 === 1 ? end + 1 : end);
 }
 
 function ruleAtRoot(directory: string, rule: string): string {

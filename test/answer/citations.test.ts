@@ -185,6 +185,21 @@ test("offsets cover the block and the path in the answer", () => {
   assert.deepEqual([path?.id, quote?.id], [1, 2]);
 });
 
+const loops: readonly { readonly title: string; readonly answer: string }[] = [
+  { title: "folders without end", answer: `\`${"a/".repeat(200)}b\`` },
+  { title: "backticks", answer: `x ${"`".repeat(100_000)}` },
+  { title: "plus signs", answer: "+".repeat(100_000) },
+];
+
+for (const { title, answer } of loops) {
+  test(`an answer that loops is checked in no time: ${title}`, () => {
+    const before = process.cpuUsage();
+    check(answer);
+    const { user, system } = process.cpuUsage(before);
+    assert.ok((user + system) / 1_000 < 500, `took ${String((user + system) / 1_000)} ms`);
+  });
+}
+
 test("steps between paths", () => {
   assert.equal(pathSteps("a/b.ts", "a/c.ts"), 2);
   assert.equal(pathSteps("a/b.ts", "a/b.ts"), 0);
