@@ -92,12 +92,13 @@ function sortOut(listing: Listing, fileLimit: number, paths: string[], next: Fol
   for (const { name, kind } of entries) {
     const path = join(folder.path, name);
     if (name === ".git") continue; // Git's own store is no part of the repository's content.
+    const isReadable = kind !== "other" && !controlCharacter.test(name);
     if (kind === "symlink") dropped.push({ path, reason: "symlink" });
+    else if (!isReadable) dropped.push({ path: kind === "directory" ? `${path}/` : path, reason: "unreadable" });
     else if (kind === "directory") {
       if (folder.rules.ignoresDirectory(path)) dropped.push({ path: `${path}/`, reason: "ignored" });
       else next.push({ path, rules: folder.rules });
-    } else if (kind === "other" || controlCharacter.test(name)) dropped.push({ path, reason: "unreadable" });
-    else if (folder.rules.ignoresFile(path)) dropped.push({ path, reason: "ignored" });
+    } else if (folder.rules.ignoresFile(path)) dropped.push({ path, reason: "ignored" });
     else if (paths.length >= fileLimit) dropped.push({ path, reason: "file-limit" });
     else paths.push(path);
   }

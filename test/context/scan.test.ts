@@ -194,6 +194,15 @@ test("a folder of 50,000 files is scanned in slices, reports its progress, and s
   await assert.rejects(stopped, (error) => error instanceof RingsideFailure && error.error.kind === "cancelled");
 });
 
+test("a folder whose name would break out of the line that names its files is left out whole", async () => {
+  const scan = await new Scanner(new MemoryRepository({ "a\nb/c.ts": "1", "d.ts": "2" })).scan();
+  assert.deepEqual(
+    scan.files.map((file) => file.path),
+    ["d.ts"],
+  );
+  assert.deepEqual(scan.dropped, [{ path: "a\nb/", reason: "unreadable" }]);
+});
+
 test("past the limit of files the rest is listed", async () => {
   const repository = new MemoryRepository({ "a.ts": "1", "b.ts": "2", "c.ts": "3", "d/e.ts": "4" });
   const scan = await new Scanner(repository, { limits: { files: 2 } }).scan();
