@@ -116,34 +116,45 @@ export function pathSteps(from: string, to: string): number {
 
 /** What a written name means: a path of the repository, or the end of one. */
 class PathNames {
-  readonly #packed: readonly string[];
-  readonly #all: readonly string[];
+  /** All paths by the file's name, packed ones first: an answer with many names must not walk a large repository for each. */
+  readonly #byFileName = new Map<string, string[]>();
   readonly #repository: string;
-  readonly #resolved = new Map<string, readonly string[]>();
 
   constructor({ packed, known, repository }: CitationSources) {
-    this.#packed = packed.map(({ path }) => path);
-    this.#all = [...new Set([...this.#packed, ...known])];
+    const read = new Set(packed.map(({ path }) => path));
+    for (const path of read) this.#add(path);
+    for (const path of known) if (!read.has(path)) this.#add(path);
     this.#repository = repository;
   }
 
   /** All files that the name may mean: exactly named ones alone, else packed ones before the rest. */
   resolve(name: string): readonly string[] {
-    const known = this.#resolved.get(name);
-    if (known !== undefined) return known;
     const plain = name.replace(/^(?:\.\/|\/)+/, "");
     const inside = plain.startsWith(`${this.#repository}/`) ? plain.slice(this.#repository.length + 1) : plain;
-    const exact = this.#all.filter((path) => path === plain || path === inside);
-    const paths =
-      plain === "" ? [] : exact.length > 0 ? exact : this.#all.filter((path) => path.endsWith(`/${inside}`));
-    this.#resolved.set(name, paths);
-    return paths;
+    const candidates = this.#named(plain);
+    const exact = candidates.filter((path) => path === plain || path === inside);
+    return exact.length > 0 ? exact : candidates.filter((path) => path.endsWith(`/${inside}`));
   }
 
   /** Whether the answer means a file by it: it names one, or it could be nothing else. */
   isMeant({ name, marked }: AnswerPath): boolean {
-    if (!looksLikePath(name)) return marked && this.#all.includes(name);
+    if (!looksLikePath(name)) return marked && this.#named(name).includes(name);
     if (this.resolve(name).length > 0) return true;
     return name.includes("/") ? isSource(name) || marked : marked && isSource(name);
   }
+
+  #add(path: string): void {
+    const same = this.#named(path);
+    if (same.length === 0) this.#byFileName.set(fileNameOf(path), [path]);
+    else same.push(path);
+  }
+
+  /** The paths whose last part is that of `name`. */
+  #named(name: string): string[] {
+    return this.#byFileName.get(fileNameOf(name)) ?? [];
+  }
+}
+
+function fileNameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
 }

@@ -37,7 +37,8 @@ export function inScope(path: string, scope: readonly string[]): boolean {
 
 export async function planBase(request: BaseRequest, signal?: AbortSignal): Promise<BasePlan> {
   const { scan, budgetTokens, reserveTokens, scope } = request;
-  const candidates = rankFiles(scan.files.filter((file) => inScope(file.path, scope)));
+  const inside = scan.files.filter((file) => inScope(file.path, scope));
+  const candidates = await rankFiles(inside, new Pace(signal));
   const everything = await fill(request, candidates, budgetTokens, signal);
   const complete = everything.files.length === candidates.length;
   const chosen = complete ? everything : await fill(request, candidates, budgetTokens - reserveTokens, signal);

@@ -2,6 +2,7 @@
 // repository always gives the same bytes.
 import type { ScannedFile } from "./contentCache";
 import { extensionOf, isSource } from "./definitions";
+import type { Pace } from "./pace";
 
 const smallBytes = 12 * 1024;
 const mediumBytes = 40 * 1024;
@@ -21,17 +22,23 @@ export function fileClass(file: ScannedFile): number {
   return declarations.test(file.path) || examplePath.test(file.path) ? 1 : 0;
 }
 
-interface Ranked {
-  readonly file: ScannedFile;
-  readonly key: readonly number[];
-}
+/** The pace is looked at once in so many files. */
+const filesAtOnce = 256;
 
-/** The most useful first: source before the rest, many files before few large ones, shallow before deep, then by path. */
-export function rankFiles(files: readonly ScannedFile[]): ScannedFile[] {
-  return files
-    .map((file): Ranked => ({ file, key: [fileClass(file), sizeClass(file.bytes), depth(file.path)] }))
-    .sort((a, b) => compareKeys(a.key, b.key) || comparePaths(a.file.path, b.file.path))
-    .map(({ file }) => file);
+/**
+ * The most useful first: source before the rest, many files before few large ones, shallow before deep, then by path.
+ * `files` come sorted by path, so they only have to be laid out by rank: sorting tens of thousands would hold the thread.
+ */
+export async function rankFiles(files: readonly ScannedFile[], pace: Pace): Promise<ScannedFile[]> {
+  const byRank = new Map<number, ScannedFile[]>();
+  for (const [index, file] of files.entries()) {
+    if (index % filesAtOnce === 0) await pace.breathe();
+    const rank = rankOf(file);
+    const same = byRank.get(rank);
+    if (same === undefined) byRank.set(rank, [file]);
+    else same.push(file);
+  }
+  return [...byRank].sort(([a], [b]) => a - b).flatMap(([, same]) => same);
 }
 
 /** The order in the prompt: source first, folders kept together. What comes last is given up first. */
@@ -47,14 +54,8 @@ function sizeClass(bytes: number): number {
   return bytes <= smallBytes ? 0 : bytes <= mediumBytes ? 1 : 2;
 }
 
-function depth(path: string): number {
-  return path.split("/").length;
-}
-
-function compareKeys(a: readonly number[], b: readonly number[]): number {
-  for (const [index, value] of a.entries()) {
-    const difference = value - (b[index] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return 0;
+/** Class, size and depth as the digits of one number. */
+function rankOf(file: ScannedFile): number {
+  const depth = Math.min(file.path.split("/").length, 9_999);
+  return fileClass(file) * 100_000 + sizeClass(file.bytes) * 10_000 + depth;
 }
