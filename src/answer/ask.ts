@@ -219,7 +219,7 @@ class Question {
     return generated.reason;
   }
 
-  /** Cheap, and also done for an answer that was stopped: what is shown is always checked. */
+  /** Also done for an answer that was stopped: its quotes are always checked. Only the search after a refusal can take long. */
   async #check(scan: RepositoryScan): Promise<void> {
     const { context } = this.dependencies;
     const segments = this.#plan?.segments ?? [];
@@ -238,7 +238,7 @@ class Question {
     this.sink({ type: "citations", citations: this.#citations });
     const name = refusedName(this.#answer);
     if (name === undefined) return;
-    this.#refusal = await checkRefusal(name, scan, new Set(bySegment.keys()));
+    this.#refusal = await checkRefusal(name, scan, new Set(bySegment.keys()), this.signal);
     this.sink({ type: "refusal", refusal: this.#refusal });
   }
 

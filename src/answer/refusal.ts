@@ -8,6 +8,8 @@ import { lineAt } from "../context/text";
 import type { RefusalCheck } from "../protocol/qa";
 
 const placesAtMost = 5;
+/** What is longer is no name, and not to be searched for. */
+const longestName = 200;
 const refusal =
   /\bcould(?: not|n['’]t) find (?:any (?:mention|trace) of )?(?:(`+)([^\n]+?)\1|"([^"\n]+)"|“([^”\n]+)”)/i;
 
@@ -15,7 +17,7 @@ const refusal =
 export function refusedName(answer: string): string | undefined {
   const match = refusal.exec(answer);
   const name = (match?.[2] ?? match?.[3] ?? match?.[4])?.trim();
-  return name === "" ? undefined : name;
+  return name === undefined || name === "" || name.length > longestName ? undefined : name;
 }
 
 /** Where the name stands in text of the repository, packed or not: definitions first, then where it stands most often. */
