@@ -6,7 +6,6 @@ import { shareTail, shareWindow } from "../../src/answer/budget";
 import { searchedText } from "../../src/answer/preview";
 import { checkRefusal, refusedName } from "../../src/answer/refusal";
 import { suggestQuestions } from "../../src/answer/suggestions";
-import { Transcript } from "../../src/answer/transcript";
 import { RepositoryContext } from "../../src/context/repositoryContext";
 import { Scanner } from "../../src/context/scan";
 import { MemoryRepository } from "../context/folders";
@@ -107,11 +106,7 @@ test("a question that names nothing is about what the last one named", () => {
   assert.equal(searchedText("Where is it used?", []), "Where is it used?");
 });
 
-test("a conversation keeps questions and answers, and no answer that never began", () => {
-  const transcript = new Transcript();
-  transcript.add("q1", "a1\n");
-  transcript.add("q2", " ");
-  assert.deepEqual(transcript.turns, [{ question: "q1", answer: "a1" }]);
-  transcript.clear();
-  assert.deepEqual(transcript.turns, []);
+test("what is too long for a name is none", () => {
+  assert.equal(refusedName(`I could not find \`${"x".repeat(200)}\`.`), "x".repeat(200));
+  assert.equal(refusedName(`I could not find \`${"x".repeat(5_000)}\`.`), undefined);
 });
