@@ -3,6 +3,7 @@
 import type { HistoryTurn } from "../answer/prompt";
 import { failure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
+import { questionLimitCharacters } from "../protocol/qa";
 import type { AskEvent, Effort, TurnView } from "../protocol/qa";
 import { applyEvent, newTurn } from "../protocol/turn";
 
@@ -74,8 +75,12 @@ export class Conversation {
       await before;
       await this.#ask({ text, effort, pinned, history }, (event) => this.#apply(id, event), abort.signal);
     };
-    this.#turns = [...this.#turns, newTurn(id, text, Date.now())];
-    const ended = run();
+    // One that is longer is refused; the page need not hold all of it to say so.
+    this.#turns = [...this.#turns, newTurn(id, text.slice(0, questionLimitCharacters), Date.now())];
+    // An asker that breaks its promise must not keep all later questions waiting.
+    const ended = run().catch((cause: unknown) => {
+      this.#apply(id, { type: "failed", error: failure("internal", "question", "", String(cause)).error });
+    });
     this.#running = { id, abort, ended };
     for (const { onTurns } of this.#listeners) onTurns();
     await ended;

@@ -23,6 +23,7 @@ export class Questions {
   async ask(text: string, effort: Effort = "high", pinned: readonly string[] = []): Promise<TurnView | undefined> {
     try {
       const answered = this.#conversation.ask(text, effort, pinned);
+      answered.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
       await this.#panel?.show();
       return await answered;
     } catch (cause) {

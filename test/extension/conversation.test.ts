@@ -6,6 +6,7 @@ import { Conversation } from "../../src/extension/conversation";
 import type { Asker, Question } from "../../src/extension/conversation";
 import { batchMs, EventQueue } from "../../src/extension/eventQueue";
 import { failure, RingsideFailure } from "../../src/protocol/errors";
+import { questionLimitCharacters } from "../../src/protocol/qa";
 import type { AskEvent, ToQaPage, TurnView } from "../../src/protocol/qa";
 import { applyEvent, newTurn } from "../../src/protocol/turn";
 
@@ -120,6 +121,29 @@ test("a question waits for the one that was stopped before it to leave the engin
   release();
   await Promise.all([first, second]);
   assert.deepEqual(order, ["begin one", "end one", "begin two", "end two"]);
+});
+
+test("an asker that rejects fails its own question only", async () => {
+  let calls = 0;
+  const ask: Asker = (_question, sink) => {
+    if (++calls === 1) return Promise.reject(new Error("why"));
+    sink({ type: "done", reason: "complete" });
+    return Promise.resolve();
+  };
+  const conversation = new Conversation(ask, word);
+  assert.deepEqual((await conversation.ask("one", "high")).failure, { kind: "internal", message: "worded internal" });
+  assert.equal((await conversation.ask("two", "high")).phase, "done");
+});
+
+test("of a question of ten million characters the page gets the beginning, the asker all", async () => {
+  const script = new Script();
+  const conversation = new Conversation(script.ask, word);
+  const asked = conversation.ask("x".repeat(10_000_000), "high");
+  await tick();
+  script.say({ type: "failed", error: failure("question-too-long").error });
+  assert.equal(script.asked[0]?.text.length, 10_000_000);
+  script.finish("");
+  assert.equal((await asked).question.length, questionLimitCharacters);
 });
 
 test("a new conversation forgets all and stops what runs", async () => {
