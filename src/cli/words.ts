@@ -56,7 +56,6 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
     `There is no readable text file in ${named(subject, "the repository")}; name another folder with --repo.`,
   "repository-gone": ({ subject }) =>
     `The folder ${named(subject, "of the repository")} is not there or cannot be read; name another one with --repo.`,
-  "repository-untrusted": () => "The folder is not trusted; trust it in the editor first.",
   "question-empty": () => "The question is empty; write one.",
   "question-too-long": ({ expected, actual }) =>
     `The question is too long${expected === "" ? "" : `: ${actual} characters, at most ${expected}`}; shorten it.`,

@@ -99,8 +99,9 @@ const ofRequests = {
       named(subject, "?"),
     ),
   "repository-gone": ({ subject }) =>
-    l10n.t("The folder {0} was closed or removed. Open it again, then ask again.", named(subject, "?")),
-  "repository-untrusted": () => l10n.t("This folder is in Restricted Mode. Ask a question, or trust the folder first."),
+    subject === ""
+      ? l10n.t("The folders of this window changed, or none is open. Open a folder, then ask again.")
+      : l10n.t("The folder {0} was closed or removed. Open it again, then ask again.", subject),
   "question-empty": () => l10n.t("The question is empty. Write one."),
   "question-too-long": ({ expected, actual }) =>
     l10n.t("The question has {0} characters; at most {1} are possible. Shorten it.", actual, expected),

@@ -36,7 +36,6 @@ export const hostErrorKinds = [
   "model-not-loaded",
   "repository-empty", // no readable text file
   "repository-gone", // the folder was closed or removed
-  "repository-untrusted",
   "question-empty",
   "question-too-long",
 ] as const;
