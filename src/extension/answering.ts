@@ -1,6 +1,6 @@
 // Owns: joining a question of the conversation with the repository and the engine.
 import { ask } from "../answer/ask";
-import { failure, nativeErrorKinds } from "../protocol/errors";
+import { failure, nativeErrorKinds, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
 import type { AskEvent } from "../protocol/qa";
 import type { Asker } from "./conversation";
@@ -22,10 +22,7 @@ export function createAsker(repository: Repository, engine: EngineAccess, prepar
     const watch = (event: AskEvent): void => {
       if (event.type === "phase" && event.phase === "planning") isLoading = false;
       if (event.type === "failed" && isLoading && isOfModel(event.error)) {
-        engine.noteLoadFailure(
-          load.folder,
-          failure(event.error.kind, event.error.subject, event.error.expected, event.error.actual),
-        );
+        engine.noteLoadFailure(load.folder, new RingsideFailure(event.error));
       }
       sink(event);
     };
@@ -35,7 +32,8 @@ export function createAsker(repository: Repository, engine: EngineAccess, prepar
       watch,
       signal,
     );
-    if (outcome.plan !== null) preparation.learn(outcome.plan);
+    // Other folders may be open by now, of which this plan says nothing.
+    if (outcome.plan !== null && repository.open === open) preparation.learn(outcome.plan);
   };
 }
 

@@ -2,10 +2,10 @@
 // the background of a trusted folder only, and gives way to every question. Must never tell of its failures but in the log.
 import { EventEmitter } from "vscode";
 import type { LogOutputChannel } from "vscode";
-import { shareWindow } from "../answer/budget";
-import { headTokenText } from "../answer/prompt";
+import { planQuestion } from "../answer/preview";
 import { suggestQuestions } from "../answer/suggestions";
 import type { ContextPlan } from "../context/plan";
+import { failure } from "../protocol/errors";
 import type { PlanSummary } from "../protocol/qa";
 import type { EngineAccess } from "./engineAccess";
 import type { OpenRepository, Repository } from "./repository";
@@ -75,27 +75,25 @@ export class Preparation implements Disposable {
     // Not stopped with the rest: a question that comes meanwhile needs the model as well.
     const loading = this.#engine.port.load(request);
     loading.catch((cause: unknown) => this.#engine.noteLoadFailure(request.folder, cause));
-    const [scan, info] = await Promise.all([context.scan({ signal }), loading]);
-    const [headTokens = 0] = await this.#engine.port.countTokens([headTokenText(scan.name)], signal);
-    const { budgetTokens } = shareWindow(info.contextTokens, headTokens);
-    const plan = await context.plan(
-      scan,
-      {
-        model: info.folder,
-        count: (texts, countSignal) => this.#engine.port.countTokens(texts, countSignal),
-        budgetTokens,
-        availableTokens: budgetTokens,
-        question: "",
-        scope: this.#repository.scope,
-        pinned: [],
-      },
-      signal,
-    );
-    this.learn(plan);
+    const scan = await context.scan({ signal });
+    const info = await orCancelled(loading, signal);
+    const question = { text: "", history: [], scope: this.#repository.scope, pinned: [] };
+    const { plan } = await planQuestion(question, context, this.#engine.port, scan, info, signal);
+    if (!signal.aborted) this.learn(plan);
   }
 
   dispose(): void {
     this.#running?.abort.abort();
     this.#changed.dispose();
   }
+}
+
+/** The work itself goes on, but nobody who stops the preparation waits for it. */
+async function orCancelled<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    work.then(resolve, reject);
+    const cancel = (): void => reject(failure("cancelled"));
+    if (signal.aborted) cancel();
+    else signal.addEventListener("abort", cancel, { once: true });
+  });
 }
