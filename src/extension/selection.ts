@@ -14,6 +14,8 @@ interface SelectionCommand {
   readonly title: () => string;
   /** null: there is nothing to ask about at that place. */
   readonly question: (document: TextDocument, range: Range) => string | null;
+  /** Whether there is something; asked at every change of the selection, so it must not copy what is selected. */
+  readonly isOffered: (document: TextDocument, range: Range) => boolean;
 }
 
 const selectionCommands: readonly SelectionCommand[] = [
@@ -21,6 +23,7 @@ const selectionCommands: readonly SelectionCommand[] = [
     command: "ringside.explain",
     title: () => l10n.t("Ringside: Explain"),
     question: (document, range) => codeQuestion("Explain this code:", document, range),
+    isOffered: hasCode,
   },
   {
     command: "ringside.findUses",
@@ -29,11 +32,13 @@ const selectionCommands: readonly SelectionCommand[] = [
       const name = nameAt(document, range);
       return name === null ? null : `Where is \`${name}\` used?`;
     },
+    isOffered: (document, range) => nameAt(document, range) !== null,
   },
   {
     command: "ringside.document",
     title: () => l10n.t("Ringside: Document"),
     question: (document, range) => codeQuestion("Write a doc comment for this code:", document, range),
+    isOffered: hasCode,
   },
 ];
 
@@ -69,7 +74,7 @@ const codeActions: CodeActionProvider = {
   provideCodeActions(document, range) {
     if (range.isEmpty) return [];
     return selectionCommands
-      .filter(({ question }) => question(document, range) !== null)
+      .filter(({ isOffered }) => isOffered(document, range))
       .map(({ command, title }) => {
         const action = new CodeAction(title(), actionKind.append(command.slice("ringside.".length)));
         action.command = { command, title: title() };
@@ -81,9 +86,16 @@ const codeActions: CodeActionProvider = {
 /** The embedded model was trained on whole lines in a fenced block with the language's tag. */
 export function codeQuestion(request: string, document: TextDocument, range: Range): string | null {
   const lines = new Range(range.start.line, 0, lastLine(range), Number.MAX_SAFE_INTEGER);
-  const code = document.getText(document.validateRange(lines)).replace(/\s+$/, "");
+  const code = document.getText(document.validateRange(lines)).trimEnd();
   if (code.trim() === "") return null;
   return `${request}\n\n${fenced(code, tagOf(document))}`;
+}
+
+function hasCode(document: TextDocument, range: Range): boolean {
+  for (let line = range.start.line; line <= lastLine(range); line++) {
+    if (!document.lineAt(line).isEmptyOrWhitespace) return true;
+  }
+  return false;
 }
 
 /** A selection that ends before the first character of a line does not mean that line. */
@@ -105,7 +117,7 @@ const wholeName = /^[\p{L}_$][\p{L}\p{N}_$]*$/u;
 
 /** The selected name, or the one at the cursor. */
 function nameAt(document: TextDocument, range: Range): string | null {
-  const selected = document.getText(range).trim();
+  const selected = range.isSingleLine ? document.getText(range).trim() : "";
   if (wholeName.test(selected)) return selected;
   const word = document.getWordRangeAtPosition(range.start);
   const name = word === undefined ? "" : document.getText(word);
