@@ -115,10 +115,6 @@ export class QaPanel implements WebviewViewProvider, Disposable {
     };
   }
 
-  sendState(): void {
-    this.#sendState();
-  }
-
   #sendState(): void {
     // What waits is part of the state.
     this.#queue.clear();
@@ -224,10 +220,10 @@ const commandOf = {
   manageTrust: "workbench.trust.manage",
 } as const;
 
-/** The address is the model's: it is shown in full, and only web addresses are offered at all. */
-async function openLink(href: string): Promise<void> {
-  if (!URL.canParse(href)) return;
-  const { protocol } = new URL(href);
+/** The address is the model's: it is shown in full, as the browser will read it, and only web addresses are offered at all. */
+async function openLink(written: string): Promise<void> {
+  if (!URL.canParse(written)) return;
+  const { protocol, href } = new URL(written);
   if (protocol !== "http:" && protocol !== "https:") return;
   const open = l10n.t("Open");
   const question = l10n.t("Open this address from the answer in your browser?");
