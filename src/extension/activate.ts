@@ -45,8 +45,12 @@ export function activate(context: ExtensionContext): void {
       if (conversation.activeTurn === null) preparation.start();
     });
   };
-  const isAnswering = (): void => {
-    void commands.executeCommand("setContext", "ringside.isAnswering", conversation.activeTurn !== null);
+  let wasAnswering = false;
+  const tellAnswering = (): void => {
+    const isAnswering = conversation.activeTurn !== null;
+    if (isAnswering === wasAnswering) return;
+    wasAnswering = isAnswering;
+    void commands.executeCommand("setContext", "ringside.isAnswering", isAnswering);
   };
   context.subscriptions.push(
     log,
@@ -54,7 +58,7 @@ export function activate(context: ExtensionContext): void {
     repository,
     preparation,
     panel,
-    { dispose: conversation.listen({ onTurns: isAnswering, onEvent: isAnswering }) },
+    { dispose: conversation.listen({ onTurns: tellAnswering, onEvent: tellAnswering }) },
     window.registerWebviewViewProvider(qaView, panel),
     repository.onDidChangeFolders(() => {
       conversation.fail(failure("repository-gone").error);

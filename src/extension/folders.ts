@@ -82,5 +82,10 @@ export function foldersOf({ files }: Pick<RepositoryScan, "files">): [string, nu
 
 /** A folder inside another chosen one adds nothing. */
 export function outermost(folders: readonly string[]): string[] {
-  return folders.filter((folder) => !folders.some((other) => other !== folder && folder.startsWith(`${other}/`)));
+  const chosen = new Set(folders);
+  return folders.filter((folder) => {
+    let slash = folder.lastIndexOf("/");
+    while (slash > 0 && !chosen.has(folder.slice(0, slash))) slash = folder.lastIndexOf("/", slash - 1);
+    return slash <= 0;
+  });
 }
