@@ -160,10 +160,13 @@ Napi::Value SessionObject::start(Napi::Env env, Napi::Function callback, Work wo
   core_->cancel.clear();
   running_ = true;
   Ref();
-  const auto run = [core = core_, work = std::move(work)](BackgroundCall& call) mutable -> BackgroundCall::Settle {
+  // Shared, because a closure is copied.
+  const auto place = std::make_shared<Place>(core_->open.shared);
+  const auto run = [core = core_, place,
+                    work = std::move(work)](BackgroundCall& call) mutable -> BackgroundCall::Settle {
     SharedModel& shared = *core->open.shared;
     // The work may hold the last reference to a snapshot, which only the thread that has the turn may free.
-    if (!shared.enter(core->cancel)) {
+    if (!place->enter(core->cancel)) {
       shared.retire(std::make_shared<Work>(std::exchange(work, nullptr)));
       return failure({ErrorKind::kCancelled, "call", "", ""});
     }

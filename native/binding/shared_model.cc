@@ -4,15 +4,6 @@
 
 namespace ringside::binding {
 
-// The wait needs no time limit: whoever sets a cancel flag also calls wake().
-bool SharedModel::enter(const CancelFlag& cancel) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !taken_ || cancel.cancelled(); });
-  if (cancel.cancelled()) return false;
-  taken_ = true;
-  return true;
-}
-
 bool SharedModel::try_enter() {
   const std::lock_guard lock(mutex_);
   if (taken_) return false;
@@ -45,6 +36,33 @@ void SharedModel::retire(std::shared_ptr<void> object) {
     taken_ = true;
   }
   leave();
+}
+
+Place::Place(std::shared_ptr<SharedModel> model) : model_(std::move(model)) {
+  const std::lock_guard lock(model_->mutex_);
+  ticket_ = model_->next_ticket_++;
+  model_->line_.push_back(ticket_);
+}
+
+Place::~Place() {
+  const std::lock_guard lock(model_->mutex_);
+  leave_line();
+}
+
+void Place::leave_line() {
+  std::erase(model_->line_, ticket_);
+  model_->changed_.notify_all();
+}
+
+// The wait needs no time limit: whoever sets a cancel flag also calls wake().
+bool Place::enter(const CancelFlag& cancel) {
+  std::unique_lock lock(model_->mutex_);
+  const auto is_next = [&] { return !model_->taken_ && model_->line_.front() == ticket_; };
+  model_->changed_.wait(lock, [&] { return is_next() || cancel.cancelled(); });
+  const bool enters = !cancel.cancelled();
+  leave_line();
+  if (enters) model_->taken_ = true;
+  return enters;
 }
 
 }  // namespace ringside::binding

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -13,8 +15,6 @@ namespace ringside::binding {
 
 class SharedModel {
  public:
-  // Waits for the turn; false: cancelled while waiting, see wake().
-  bool enter(const CancelFlag& cancel);
   bool try_enter();
   // Frees what was retired, then gives the turn away.
   void leave();
@@ -24,10 +24,32 @@ class SharedModel {
   void retire(std::shared_ptr<void> object);
 
  private:
+  friend class Place;
+
   std::mutex mutex_;
   std::condition_variable changed_;
   bool taken_ = false;
+  std::deque<uint64_t> line_;  // the tickets of those who wait, first come first
+  uint64_t next_ticket_ = 0;
   std::vector<std::shared_ptr<void>> retired_;
+};
+
+// A place in the line for the turn, taken when a call is made, so that its thread may start late and still come in
+// order.
+class Place {
+ public:
+  explicit Place(std::shared_ptr<SharedModel> model);
+  ~Place();  // whoever never entered leaves the line
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  // Waits for the turn; false: cancelled while waiting, see SharedModel::wake().
+  bool enter(const CancelFlag& cancel);
+
+ private:
+  void leave_line();  // with the mutex held
+
+  const std::shared_ptr<SharedModel> model_;
+  uint64_t ticket_ = 0;
 };
 
 // Gives the turn back when it goes out of scope.

@@ -187,14 +187,18 @@ test("while tokens are slow none waits for the next; the first comes at once", a
   const session = value((await load(slow)).openSession());
   value(await session.sync(ids(2_000), [], ignore));
   const startedMs = performance.now();
-  const arrivalsMs: number[] = [];
-  await session.generate({ maxTokens: 150, sampler: { ...greedy, temperature: 2 }, stopTokens: [] }, () => {
-    arrivalsMs.push(performance.now() - startedMs);
-  });
-  const gapsMs = arrivalsMs.slice(1).map((at, index) => at - (arrivalsMs[index] ?? 0));
-  // A busy machine may hold a callback up now and then, not half of them.
-  const slowest = gapsMs.sort((left, right) => left - right)[Math.floor(gapsMs.length / 2)] ?? 0;
-  assert.ok(slowest <= 35, `half of the batches came more than ${slowest.toFixed(0)} ms apart`);
+  const sizes: number[] = [];
+  const done = value(
+    await session.generate({ maxTokens: 150, sampler: { ...greedy, temperature: 2 }, stopTokens: [] }, (batch) => {
+      sizes.push(batch.length);
+    }),
+  );
+  const tokenMs = (performance.now() - startedMs) / done.tokens;
+  assert.equal(sizes[0], 1);
+  // Counted, not timed: how many tokens 30 ms hold depends on how busy the machine is.
+  const most = Math.ceil(30 / tokenMs) + 1;
+  const median = sizes.sort((left, right) => left - right)[Math.floor(sizes.length / 2)] ?? 0;
+  assert.ok(median <= most, `half of the batches hold over ${String(median)} tokens of ${tokenMs.toFixed(1)} ms each`);
 });
 
 test("logits are rows of the vocabulary, the same for any split, and give state norms", async () => {
