@@ -143,10 +143,8 @@ class Question {
       this.#finish("stopped");
       return;
     }
-    this.#error =
-      cause instanceof RingsideFailure
-        ? cause.error
-        : { kind: "internal", subject: "question", expected: "", actual: String(cause) };
+    const failed = cause instanceof RingsideFailure ? cause : failure("internal", "question", "", String(cause));
+    this.#error = failed.error;
     this.sink({ type: "failed", error: this.#error });
   }
 

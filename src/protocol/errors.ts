@@ -55,10 +55,15 @@ export interface RingsideError {
   readonly actual: string;
 }
 
-/** Carries a {@link RingsideError} through code that throws. */
+/** The longest field of an error: more than any path, and what the validators on both walls accept. */
+export const errorFieldCharacters = 4_096;
+
+/** Carries a {@link RingsideError} through code that throws; fields that are too long for the walls are cut. */
 export class RingsideFailure extends Error {
   readonly error: RingsideError;
-  constructor(error: RingsideError) {
+  constructor({ kind, subject, expected, actual }: RingsideError) {
+    const cut = (field: string): string => field.slice(0, errorFieldCharacters);
+    const error = { kind, subject: cut(subject), expected: cut(expected), actual: cut(actual) };
     super([error.kind, error.subject, error.expected, error.actual].filter((part) => part !== "").join(": "));
     this.name = "RingsideFailure";
     this.error = error;

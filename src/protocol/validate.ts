@@ -16,7 +16,7 @@ import type {
   SyncProgress,
   TokenBatch,
 } from "./engine";
-import { errorKinds } from "./errors";
+import { errorFieldCharacters, errorKinds } from "./errors";
 import type { RingsideError } from "./errors";
 import { choice, decimal, integer, list, object, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
@@ -37,11 +37,11 @@ const ids = list(maxTokens, tokenId);
 const texts = list(maxTextsPerRequest, text(maxTextCharacters));
 const float32 = decimal(-maxFloat32, maxFloat32);
 
-const error: Check<RingsideError> = object<RingsideError>({
+export const ringsideError: Check<RingsideError> = object<RingsideError>({
   kind: choice(errorKinds),
-  subject: text(maxPathCharacters),
-  expected: text(maxPathCharacters),
-  actual: text(maxPathCharacters),
+  subject: text(errorFieldCharacters),
+  expected: text(errorFieldCharacters),
+  actual: text(errorFieldCharacters),
 });
 
 const load: Check<LoadRequest> = object<LoadRequest>({
@@ -150,7 +150,7 @@ const reply: Check<EngineReply> = tagged<"type", EngineReply>("type", {
   syncProgress: { id: requestId, progress: syncProgress },
   tokens: { id: requestId, batch: tokenBatch },
   result: { id: requestId, result },
-  failed: { id: requestId, error },
+  failed: { id: requestId, error: ringsideError },
 });
 
 /** Throws RingsideFailure "frame-invalid". */

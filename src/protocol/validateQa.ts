@@ -1,11 +1,9 @@
 // Owns: the validators of what the extension and the Q&A page say to each other; both sides parse before they believe.
-import { modelInfo } from "./validate";
+import { modelInfo, ringsideError } from "./validate";
 import { choice, decimal, integer, list, nullable, object, optional, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
 import type { EngineState, EngineStatus } from "./engine";
 import { doneReasons } from "./qa";
-import { errorKinds } from "./errors";
-import type { RingsideError } from "./errors";
 import type {
   AnswerStats,
   AskEvent,
@@ -31,13 +29,6 @@ const speed = decimal(0, 1e9);
 const path = text(maxPathCharacters);
 const line = integer(0, 0x7fffffff);
 const turnId = integer(0, Number.MAX_SAFE_INTEGER);
-
-const ringsideError: Check<RingsideError> = object<RingsideError>({
-  kind: choice(errorKinds),
-  subject: text(maxPathCharacters),
-  expected: text(maxPathCharacters),
-  actual: text(maxPathCharacters),
-});
 
 const engineStates = ["stopped", "starting", "loading", "ready", "reading", "generating", "failed"] as const;
 const engineStatus: Check<EngineStatus> = object<EngineStatus>({

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { parseEngineReply, parseEngineRequest } from "../../src/protocol/validate";
-import { RingsideFailure } from "../../src/protocol/errors";
+import { failure, RingsideFailure } from "../../src/protocol/errors";
 import type { EngineReply, EngineRequest } from "../../src/protocol/engine";
 
 const sampler = { temperature: 0.7, topP: 0.9, repetitionPenalty: 1.1, seed: 5 };
@@ -190,4 +190,10 @@ test("an error names the field and never the content of a string", () => {
     () => parseEngineRequest({ type: "tokenize", id: 1, texts: [], special: secret }),
     (cause: unknown) => cause instanceof RingsideFailure && !cause.message.includes(secret),
   );
+});
+
+test("no failure is too long for the wall, whatever its fields hold", () => {
+  const long = "x".repeat(1_000_000);
+  const { error } = failure("internal", long, long, long);
+  assert.deepEqual(parseEngineReply({ type: "failed", id: 1, error }), { type: "failed", id: 1, error });
 });

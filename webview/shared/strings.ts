@@ -107,7 +107,7 @@ export const strings = {
   showLog: "Show log",
 
   reused: (reusedTokens: number, promptTokens: number): string =>
-    `prefix reused ${percent(reusedTokens, promptTokens)}`,
+    `${percent(reusedTokens, promptTokens)} remembered`,
   readSpeed: (speed: number): string => `${number(speed)} tok/s read`,
   writeSpeed: (speed: number): string => `${number(speed)} tok/s written`,
   firstToken: (milliseconds: number): string => `first token after ${duration(milliseconds)}`,
