@@ -106,8 +106,7 @@ export const strings = {
   restartEngine: "Restart engine",
   showLog: "Show log",
 
-  reused: (reusedTokens: number, promptTokens: number): string =>
-    `${percent(reusedTokens, promptTokens)} remembered`,
+  reused: (reusedTokens: number, promptTokens: number): string => `${percent(reusedTokens, promptTokens)} remembered`,
   readSpeed: (speed: number): string => `${number(speed)} tok/s read`,
   writeSpeed: (speed: number): string => `${number(speed)} tok/s written`,
   firstToken: (milliseconds: number): string => `first token after ${duration(milliseconds)}`,
