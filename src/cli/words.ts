@@ -16,7 +16,7 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "config-invalid": (error) =>
     `The model's config.json cannot be used: ${named(error.subject, "a field is wrong")}${found(error)}; choose another checkpoint.`,
   "architecture-unknown": ({ expected, actual }) =>
-    `The checkpoint's architecture is ${quoted(actual)}, but this engine runs ${expected === "" ? "Ring-linear models" : expected} only; choose another checkpoint.`,
+    `The checkpoint's architecture is ${named(actual, "unknown")}, but this engine runs ${expected === "" ? "Ring-linear models" : expected} only; choose another checkpoint.`,
   "tensor-missing": ({ subject }) => `The checkpoint lacks ${named(subject, "a tensor")}; get the checkpoint again.`,
   "tensor-unknown": ({ subject }) =>
     `The checkpoint has ${named(subject, "a tensor")}, which this architecture does not have; choose another checkpoint.`,
@@ -74,10 +74,6 @@ function found({ expected, actual }: RingsideError): string {
 
 function because(reason: string): string {
   return reason === "" ? "" : ` (${reason})`;
-}
-
-function quoted(name: string): string {
-  return name === "" ? "not named" : `"${name}"`;
 }
 
 function named(subject: string, otherwise: string): string {
