@@ -18,6 +18,8 @@
 
 namespace ringside {
 
+inline constexpr int kMaxThreads = 512;
+
 struct LoadOptions {
   std::string folder;
   std::string backend = "auto";  // "auto", "cpu", "reference"

@@ -12,7 +12,6 @@
 namespace ringside::binding {
 namespace {
 
-constexpr int kThreadLimit = 1024;
 // A model has thousands of tensors; nobody sees more than a hundred steps.
 constexpr float kProgressStep = 0.01f;
 
@@ -31,7 +30,7 @@ Result<LoadOptions> to_load_options(Napi::Value value) {
   RS_TRY(options.folder, to_text(member(object, "folder"), "folder"));
   RS_TRY(options.backend, to_text(member(object, "backend"), "backend"));
   RS_TRY(options.isa, to_text(member(object, "isa"), "isa"));
-  RS_TRY(const int64_t threads, to_integer(member(object, "threads"), "threads", 0, kThreadLimit));
+  RS_TRY(const int64_t threads, to_integer(member(object, "threads"), "threads", 0, kMaxThreads));
   options.threads = static_cast<int>(threads);
   RS_TRY(options.slope_form, to_slope_form(member(object, "slopeForm")));
   // A path with a NUL would name another file than the caller sees.
@@ -113,26 +112,21 @@ Result<const Tokenizer*> ModelObject::tokenizer() const {
 
 Napi::Value ModelObject::Info(const Napi::CallbackInfo& info) { return from_info(info.Env(), info_); }
 
-Napi::Value ModelObject::Encode(const Napi::CallbackInfo& info) {
+Napi::Value ModelObject::encode(const Napi::CallbackInfo& info, Encoding encoding) {
   const Napi::Env env = info.Env();
   return guarded(env, "text", [&]() -> Napi::Value {
     const auto tokens = tokenizer();
     if (!tokens) return failed(env, tokens.error());
     const auto text = to_text(info[0], "text");
     if (!text) return failed(env, text.error());
-    return succeeded(env, from_ids(env, tokens.value()->encode(text.value())));
+    return succeeded(env, from_ids(env, (tokens.value()->*encoding)(text.value())));
   });
 }
 
+Napi::Value ModelObject::Encode(const Napi::CallbackInfo& info) { return encode(info, &Tokenizer::encode); }
+
 Napi::Value ModelObject::EncodeWithAdded(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return guarded(env, "text", [&]() -> Napi::Value {
-    const auto tokens = tokenizer();
-    if (!tokens) return failed(env, tokens.error());
-    const auto text = to_text(info[0], "text");
-    if (!text) return failed(env, text.error());
-    return succeeded(env, from_ids(env, tokens.value()->encode_with_added(text.value())));
-  });
+  return encode(info, &Tokenizer::encode_with_added);
 }
 
 // -1 for whatever is no added token of an open model, a wrong argument included.

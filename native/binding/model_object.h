@@ -4,6 +4,8 @@
 #include <napi.h>
 
 #include <memory>
+#include <string_view>
+#include <vector>
 
 #include "../engine.h"
 #include "shared_model.h"
@@ -24,6 +26,8 @@ class ModelObject final : public Napi::ObjectWrap<ModelObject> {
   ~ModelObject() override;
 
  private:
+  using Encoding = std::vector<int32_t> (Tokenizer::*)(std::string_view) const;
+
   Napi::Value Info(const Napi::CallbackInfo& info);
   Napi::Value Encode(const Napi::CallbackInfo& info);
   Napi::Value EncodeWithAdded(const Napi::CallbackInfo& info);
@@ -32,6 +36,7 @@ class ModelObject final : public Napi::ObjectWrap<ModelObject> {
   Napi::Value OpenSession(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   Result<const Tokenizer*> tokenizer() const;
+  Napi::Value encode(const Napi::CallbackInfo& info, Encoding encoding);
   void close();
 
   OpenModel open_;

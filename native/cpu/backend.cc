@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/boundary.h"
 #include "cpu/forward.h"
 #include "cpu/model.h"
+#include "model/backend_errors.h"
 
 namespace ringside::cpu {
 namespace {
@@ -49,8 +49,8 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
 
 Status load_model(const rs_config& config, const rs_weight_source& source, const rs_load_options& options,
                   std::unique_ptr<Model>& out) {
-  if (options.threads < 0 || options.threads > kMaxThreads) {
-    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kMaxThreads),
+  if (options.threads < 0 || options.threads > RS_MAX_THREADS) {
+    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(RS_MAX_THREADS),
                  std::to_string(options.threads)};
   }
   auto model = std::make_unique<Model>(config);

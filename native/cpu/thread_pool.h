@@ -11,8 +11,6 @@
 
 namespace ringside::cpu {
 
-inline constexpr int kMaxThreads = 512;
-
 // Physical cores that this process may run on; at least 1.
 int physical_cores();
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string>
 
-#include "cpu/boundary.h"
+#include "model/backend_errors.h"
 
 namespace ringside::cpu {
 namespace {
@@ -24,7 +24,7 @@ class LentMatrix {
   Status read(const std::string& base, int64_t rows, int64_t columns) {
     rs_error error{};
     if (source_.read_matrix(source_.context, base.c_str(), rows, columns, &matrix_, &error) != 0) {
-      return from_c_error(error);
+      return to_error(error);
     }
     is_lent_ = true;
     const bool is_known =
@@ -165,7 +165,7 @@ class Loader {
   Status vector(const std::string& name, int64_t length, std::vector<float>& to) {
     to.assign(static_cast<size_t>(length), 0.0f);
     rs_error error{};
-    if (source_.read_vector(source_.context, name.c_str(), length, to.data(), &error) != 0) return from_c_error(error);
+    if (source_.read_vector(source_.context, name.c_str(), length, to.data(), &error) != 0) return to_error(error);
     return Unit{};
   }
 

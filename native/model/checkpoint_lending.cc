@@ -1,9 +1,10 @@
 #include "checkpoint_lending.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <new>
 #include <utility>
+
+#include "backend_errors.h"
 
 namespace ringside {
 
@@ -56,11 +57,7 @@ int32_t WeightLender::guarded(const char* name, rs_error* out, Read read) {
     failure_ = Error{ErrorKind::kInternal, name, "", ""};
   }
   failed_ = true;
-  out->kind = static_cast<int32_t>(failure_.kind);
-  std::snprintf(out->subject, sizeof out->subject, "%s", failure_.subject.c_str());
-  std::snprintf(out->expected, sizeof out->expected, "%s", failure_.expected.c_str());
-  std::snprintf(out->actual, sizeof out->actual, "%s", failure_.actual.c_str());
-  return -1;
+  return fail(out, failure_);
 }
 
 int32_t WeightLender::read_matrix(void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out,

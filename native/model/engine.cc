@@ -15,7 +15,7 @@ namespace {
 
 // The tokenizer of the released models is 8 MB long.
 constexpr int64_t kTokenizerLimitBytes = int64_t{64} << 20;
-constexpr int kThreadLimit = 1024;
+static_assert(kMaxThreads == RS_MAX_THREADS, "the boundary and the backends agree");
 
 Result<const rs_backend*> choose_backend(const std::string& name) {
   if (name == "auto" || name == "cpu") return rs_cpu_backend();
@@ -26,8 +26,8 @@ Result<const rs_backend*> choose_backend(const std::string& name) {
 
 Status check_options(const LoadOptions& options) {
   if (options.folder.empty()) return Error{ErrorKind::kArgumentInvalid, "folder", "a path", ""};
-  if (options.threads < 0 || options.threads > kThreadLimit) {
-    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kThreadLimit),
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kMaxThreads),
                  std::to_string(options.threads)};
   }
   const std::string& isa = options.isa;
@@ -60,10 +60,6 @@ Status check_vocabulary(const Config& config, const Tokenizer* tokenizer, const 
 }
 
 }  // namespace
-
-Error to_error(const rs_error& error) {
-  return {static_cast<ErrorKind>(error.kind), error.subject, error.expected, error.actual};
-}
 
 Result<std::shared_ptr<Model>> Model::load(const LoadOptions& options) {
   try {

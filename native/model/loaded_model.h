@@ -6,13 +6,11 @@
 #include <string>
 
 #include "../engine.h"
-#include "backend.h"
+#include "backend_errors.h"
 #include "config.h"
 #include "tokenizer.h"
 
 namespace ringside {
-
-Error to_error(const rs_error& error);
 
 class LoadedModel final : public Model {
  public:

@@ -1,14 +1,12 @@
 // Owns: the reference behind the backend table, so that everything above it runs on the slow truth too.
-#include "../model/backend.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "../error.h"
+#include "../model/backend_errors.h"
 #include "forward.h"
 #include "load.h"
 
@@ -25,26 +23,6 @@ const Weights& of(const rs_model* model) { return *reinterpret_cast<const Weight
 Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); }
 const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
 const Memory& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Memory*>(snapshot); }
-
-int32_t fail(rs_error* out, const Error& error) {
-  out->kind = static_cast<int32_t>(error.kind);
-  std::snprintf(out->subject, sizeof out->subject, "%s", error.subject.c_str());
-  std::snprintf(out->expected, sizeof out->expected, "%s", error.expected.c_str());
-  std::snprintf(out->actual, sizeof out->actual, "%s", error.actual.c_str());
-  return -1;
-}
-
-// No exception crosses the table; the standard containers throw only when memory runs out.
-template <class Body>
-int32_t guarded(rs_error* error, const char* subject, Body body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return fail(error, {ErrorKind::kOutOfMemory, subject, "", ""});
-  } catch (...) {
-    return fail(error, {ErrorKind::kInternal, subject, "", ""});
-  }
-}
 
 int32_t plan_memory(const rs_config* config, int32_t, int64_t, rs_memory_plan* out, rs_error*) {
   const int64_t hidden = config->hidden;
@@ -69,11 +47,10 @@ int32_t plan_memory(const rs_config* config, int32_t, int64_t, rs_memory_plan* o
 
 int32_t load(const rs_config* config, const rs_weight_source* source, const rs_load_options* options, rs_model** out,
              rs_error* error) {
-  return guarded(error, "weights", [&] {
-    auto weights = load_weights(*config, *source, *options);
-    if (!weights) return fail(error, weights.error());
-    *out = reinterpret_cast<rs_model*>(std::move(weights).value().release());
-    return 0;
+  return guarded(error, "weights", [&]() -> Status {
+    RS_TRY(auto weights, load_weights(*config, *source, *options));
+    *out = reinterpret_cast<rs_model*>(weights.release());
+    return Unit{};
   });
 }
 
@@ -84,9 +61,9 @@ int32_t threads(const rs_model*) { return 1; }
 int64_t resident_bytes(const rs_model* model) { return weight_bytes(of(model)); }
 
 int32_t open(rs_model* model, rs_session** out, rs_error* error) {
-  return guarded(error, "session", [&] {
+  return guarded(error, "session", [&]() -> Status {
     *out = reinterpret_cast<rs_session*>(new Session{&of(model), empty_memory(of(model).config)});
-    return 0;
+    return Unit{};
   });
 }
 
@@ -94,33 +71,33 @@ void close(rs_session* session) { delete &of(session); }
 int64_t position(const rs_session* session) { return of(session).memory.position; }
 int64_t session_bytes(const rs_session* session) { return memory_bytes(of(session).memory); }
 
-int32_t check_tokens(const Session& session, const int32_t* tokens, int64_t count, rs_error* error) {
+Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
   const rs_config& config = session.weights->config;
-  if (count < 1) return fail(error, {ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)});
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)};
   if (session.memory.position + count > config.context_tokens) {
-    return fail(error, {ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
-                        std::to_string(session.memory.position + count)});
+    return Error{ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
+                 std::to_string(session.memory.position + count)};
   }
   for (int64_t i = 0; i < count; ++i) {
     if (tokens[i] >= 0 && tokens[i] < config.vocab_rows) continue;
-    return fail(error, {ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
-                        "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])});
+    return Error{ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
+                 "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])};
   }
-  return 0;
+  return Unit{};
 }
 
 int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
                const rs_poll* poll, rs_error* error) {
   Session& session = of(handle);
-  const int32_t outcome = guarded(error, "session", [&] {
-    if (check_tokens(session, tokens, count, error) != 0) return -1;
+  const int32_t outcome = guarded(error, "session", [&]() -> Status {
+    RS_CHECK(check_tokens(session, tokens, count));
     Forward forward(*session.weights, session.memory, poll);
     const auto rows = static_cast<size_t>(session.weights->config.vocab_rows);
     std::vector<double> row(want == RS_LOGITS_NONE ? 0 : rows);
     for (int64_t i = 0; i < count; ++i) {
       const bool wanted = want == RS_LOGITS_ALL || (want == RS_LOGITS_LAST && i == count - 1);
       if (!forward.step(tokens[i], wanted ? std::span(row) : std::span<double>())) {
-        return fail(error, {ErrorKind::kCancelled, "extend", "", ""});
+        return Error{ErrorKind::kCancelled, "extend", "", ""};
       }
       if (wanted) {
         float* to = want == RS_LOGITS_ALL ? logits + i * static_cast<int64_t>(rows) : logits;
@@ -131,7 +108,7 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
         poll->advanced(poll->context, reached);
       }
     }
-    return 0;
+    return Unit{};
   });
   // A step that ran out of memory leaves rows of a token that was never counted.
   if (outcome != 0) rewind(*session.weights, session.memory, session.memory.position);
@@ -143,24 +120,24 @@ int32_t accept(rs_session* handle, int64_t keep, rs_error* error) {
   const int64_t held = session.memory.position;
   const int64_t boundary = held / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
   if (keep > held || keep < boundary) {
-    return fail(error, {ErrorKind::kArgumentInvalid, "keep position",
-                        std::to_string(boundary) + ".." + std::to_string(held), std::to_string(keep)});
+    return fail(error, Error{ErrorKind::kArgumentInvalid, "keep position",
+                             std::to_string(boundary) + ".." + std::to_string(held), std::to_string(keep)});
   }
   rewind(*session.weights, session.memory, keep);
   return 0;
 }
 
 int32_t save(rs_session* session, rs_snapshot** out, rs_error* error) {
-  return guarded(error, "snapshot", [&] {
+  return guarded(error, "snapshot", [&]() -> Status {
     *out = reinterpret_cast<rs_snapshot*>(new Memory(at_boundary(of(session).memory)));
-    return 0;
+    return Unit{};
   });
 }
 
 int32_t restore(rs_model* model, const rs_snapshot* snapshot, rs_session** out, rs_error* error) {
-  return guarded(error, "session", [&] {
+  return guarded(error, "session", [&]() -> Status {
     *out = reinterpret_cast<rs_session*>(new Session{&of(model), of(snapshot)});
-    return 0;
+    return Unit{};
   });
 }
 
@@ -169,10 +146,10 @@ int64_t snapshot_bytes(const rs_snapshot* snapshot) { return memory_bytes(of(sna
 void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 
 int32_t norms(const rs_session* session, float* out, rs_error* error) {
-  return guarded(error, "state norms", [&] {
+  return guarded(error, "state norms", [&]() -> Status {
     const Session& read = of(session);
     for (double norm : state_norms(read.weights->config, read.memory)) *out++ = static_cast<float>(norm);
-    return 0;
+    return Unit{};
   });
 }
 

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <string>
 
+#include "../model/backend_errors.h"
+
 namespace ringside::reference {
 namespace {
 
@@ -67,7 +69,7 @@ class Reader {
   Status read(const std::string& name, int64_t length, std::vector<float>& out) {
     out.resize(static_cast<size_t>(length));
     rs_error error{};
-    if (source_.read_vector(source_.context, name.c_str(), length, out.data(), &error) != 0) return from(error);
+    if (source_.read_vector(source_.context, name.c_str(), length, out.data(), &error) != 0) return to_error(error);
     return Unit{};
   }
 
@@ -77,7 +79,7 @@ class Reader {
     out.values.resize(static_cast<size_t>(rows * cols));
     rs_matrix matrix{};
     rs_error error{};
-    if (source_.read_matrix(source_.context, base.c_str(), rows, cols, &matrix, &error) != 0) return from(error);
+    if (source_.read_matrix(source_.context, base.c_str(), rows, cols, &matrix, &error) != 0) return to_error(error);
     const bool known = dequantise(matrix, out.values);
     source_.release(source_.context, &matrix);
     if (!known) return Error{ErrorKind::kTensorDtype, base, "f32, bf16 or q8", std::to_string(matrix.format)};
@@ -107,10 +109,6 @@ class Reader {
       default:
         return false;
     }
-  }
-
-  static Error from(const rs_error& error) {
-    return {static_cast<ErrorKind>(error.kind), error.subject, error.expected, error.actual};
   }
 
   const rs_config& config_;

@@ -13,6 +13,7 @@
 #include "cpu/memory.h"
 #include "cpu/thread_pool.h"
 #include "io/json.h"
+#include "model/backend.h"
 #include "tools/commands.h"
 
 namespace ringside::tools {
@@ -80,8 +81,8 @@ double measure_multiply(const cpu::Kernels& kernels, cpu::ThreadPool& pool) {
 }  // namespace
 
 Result<Roofline> measure_roofline(int threads, const std::string& isa, int64_t read_bytes) {
-  if (threads < 0 || threads > cpu::kMaxThreads) {
-    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(cpu::kMaxThreads),
+  if (threads < 0 || threads > RS_MAX_THREADS) {
+    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(RS_MAX_THREADS),
                  std::to_string(threads)};
   }
   RS_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(isa));

@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import type { ParseArgsConfig } from "node:util";
 import * as path from "node:path";
+import { maxThreads } from "../protocol/engine";
 import type { LoadRequest } from "../protocol/engine";
 import { places } from "./places";
 
@@ -99,7 +100,7 @@ export function loadRequest(values: {
   return {
     folder: values.model === undefined ? places.embeddedModel : path.resolve(values.model),
     backend: choiceOption(values.backend, "--backend", ["auto", "cpu", "reference"], "auto"),
-    threads: integerOption(values.threads, "--threads", [1, 1_024], 0),
+    threads: integerOption(values.threads, "--threads", [1, maxThreads], 0),
     slopeForm: choiceOption(values.slope, "--slope", ["A", "B", "C"], "A"),
     isa: choiceOption(values.isa, "--isa", ["plain", "avx2", "avx512"], ""),
   };

@@ -1,9 +1,9 @@
 // Owns: the user's settings. All are of this machine: a workspace can change none of them (package.json declares their scope).
 // Must never trust a value: settings files are edited by hand.
 import { ConfigurationTarget, workspace } from "vscode";
+import { maxThreads } from "../protocol/engine";
 
 export const section = "ringside";
-const mostThreads = 1_024;
 
 export interface Settings {
   /** "": the embedded model. */
@@ -16,7 +16,7 @@ export function readSettings(): Settings {
   const settings = workspace.getConfiguration(section);
   const model = settings.get<unknown>("model");
   const threads = settings.get<unknown>("threads");
-  const isCount = typeof threads === "number" && Number.isInteger(threads) && threads >= 0 && threads <= mostThreads;
+  const isCount = typeof threads === "number" && Number.isInteger(threads) && threads >= 0 && threads <= maxThreads;
   return { model: typeof model === "string" ? model.trim() : "", threads: isCount ? threads : 0 };
 }
 

@@ -4,6 +4,9 @@ import type { RingsideError } from "./errors";
 
 export const engineProtocolVersion = 1;
 
+/** As kMaxThreads in native/engine.h. */
+export const maxThreads = 512;
+
 /** What stands between two cuts of a prompt; the parts of a piece are encoded one by one, pieces always separately (house 3a). */
 export interface PromptPiece {
   readonly parts: readonly PromptPart[];

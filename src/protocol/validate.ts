@@ -1,5 +1,6 @@
 // Owns: the validators of every frame between the engine's client and its host. What passes is trusted afterwards (house
 // invariant 3), what does not is a RingsideFailure "frame-invalid" that names the field.
+import { maxThreads } from "./engine";
 import type {
   EngineReply,
   EngineRequest,
@@ -47,7 +48,7 @@ export const ringsideError: Check<RingsideError> = object<RingsideError>({
 const load: Check<LoadRequest> = object<LoadRequest>({
   folder: text(maxPathCharacters),
   backend: choice(["auto", "cpu", "reference"]),
-  threads: integer(0, 1_024),
+  threads: integer(0, maxThreads),
   slopeForm: choice(["A", "B", "C"]),
   isa: choice(["", "plain", "avx2", "avx512"]),
 });
@@ -58,7 +59,7 @@ export const modelInfo: Check<ModelInfo> = object<ModelInfo>({
   backend: shortText,
   device: shortText,
   isa: shortText,
-  threads: integer(1, 1_024),
+  threads: integer(1, maxThreads),
   vocab: integer(1, maxTokens),
   vocabRows: integer(1, maxTokens),
   layers: integer(1, 4_096),

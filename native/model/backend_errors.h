@@ -1,15 +1,16 @@
-// Owns: errors and exceptions at the edge of the backend table: values inside, plain C outside.
+// Owns: errors and exceptions at the edge of the backend table, on either side of it: values inside, plain C outside.
+// Must never be needed by the table itself: backend.h stays plain C.
 #pragma once
 
 #include <cstdio>
 #include <new>
 
-#include "error.h"
-#include "model/backend.h"
+#include "../error.h"
+#include "backend.h"
 
-namespace ringside::cpu {
+namespace ringside {
 
-inline Error from_c_error(const rs_error& error) {
+inline Error to_error(const rs_error& error) {
   return Error{static_cast<ErrorKind>(error.kind), error.subject, error.expected, error.actual};
 }
 
@@ -36,4 +37,4 @@ int32_t guarded(rs_error* error, const char* subject, const Body& body) {
   }
 }
 
-}  // namespace ringside::cpu
+}  // namespace ringside
