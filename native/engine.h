@@ -20,11 +20,15 @@ namespace ringside {
 
 inline constexpr int kMaxThreads = 512;
 
+// How keys and values of the softmax layers are kept: 2, 4 or 1 bytes each.
+enum class KvFormat : int32_t { kBF16 = 0, kF32 = 1, kQ8 = 2 };
+
 struct LoadOptions {
   std::string folder;
   std::string backend = "auto";  // "auto", "cpu", "reference"
   std::string isa;               // "": best of this machine
   int threads = 0;               // 0: physical cores
+  KvFormat kv_format = KvFormat::kBF16;
   SlopeForm slope_form = SlopeForm::kA;
   std::function<bool(float fraction)> progress;  // false: stop loading
 };
@@ -75,10 +79,13 @@ struct GenerateOptions {
   int64_t max_tokens = 0;
   SamplerOptions sampler;
   std::vector<int32_t> stop_tokens;  // in addition to the model's own
+  // Drafts tokens from earlier occurrences of the last ones and checks them in one pass. Changes no token.
+  bool prompt_lookup = true;
 };
 struct GenerateResult {
   StopReason reason = StopReason::kTokenLimit;
-  int64_t tokens = 0;  // generated, a stop token not counted
+  int64_t tokens = 0;                 // generated, a stop token not counted
+  int64_t drafted = 0, accepted = 0;  // by prompt lookup
 };
 
 class Session {
@@ -104,5 +111,16 @@ class Session {
   virtual Result<std::vector<float>> logits(std::span<const int32_t> tokens, CancelFlag& cancel) = 0;
   virtual Result<std::vector<float>> state_norms() const = 0;  // [linear layers, heads]
 };
+
+// One of several sessions of one model that generate together.
+struct BatchMember {
+  Session* session = nullptr;
+  GenerateOptions options;
+  CancelFlag* cancel = nullptr;
+  std::function<bool(int32_t id)> sink;  // as of Session::generate
+};
+// Each pass over the weights takes one token (or one checked draft) of every member that still runs; each member gets
+// exactly the tokens it would get alone. Results in the members' order. A failure ends the whole batch.
+Result<std::vector<GenerateResult>> generate_together(std::span<BatchMember> members);
 
 }  // namespace ringside

@@ -28,7 +28,7 @@ int64_t page_list_bytes(const Shape& shape, const std::vector<std::shared_ptr<Pa
   return static_cast<int64_t>(pages.size()) * Page::planned_bytes(shape);
 }
 
-int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out,
+int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t, rs_memory_plan* out,
                     rs_error* error) {
   return guarded(error, "memory plan", [&]() -> Status {
     if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_Q8) {
@@ -145,6 +145,15 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   });
 }
 
+int32_t step(rs_model*, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (extend(steps[i].session, steps[i].tokens, steps[i].count, steps[i].want, steps[i].logits, poll, error) != 0) {
+      return -1;
+    }
+  }
+  return 0;
+}
+
 int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {
   return guarded(error, "session", [&]() -> Status {
     Session& session = of(handle);
@@ -245,10 +254,27 @@ int32_t state_norms(const rs_session* handle, float* out, rs_error* error) {
 extern "C" const rs_backend* rs_cpu_backend(void) {
   namespace cpu = ringside::cpu;
   static constexpr rs_backend kBackend = {
-      RS_BACKEND_VERSION, "cpu",         cpu::plan_memory,       cpu::load,           cpu::unload,
-      cpu::device,        cpu::isa,      cpu::threads,           cpu::weight_bytes,   cpu::open,
-      cpu::close,         cpu::position, cpu::session_bytes,     cpu::extend,         cpu::accept,
-      cpu::save,          cpu::restore,  cpu::snapshot_position, cpu::snapshot_bytes, cpu::drop,
+      RS_BACKEND_VERSION,
+      "cpu",
+      cpu::plan_memory,
+      cpu::load,
+      cpu::unload,
+      cpu::device,
+      cpu::isa,
+      cpu::threads,
+      cpu::weight_bytes,
+      cpu::open,
+      cpu::close,
+      cpu::position,
+      cpu::session_bytes,
+      cpu::extend,
+      cpu::step,
+      cpu::accept,
+      cpu::save,
+      cpu::restore,
+      cpu::snapshot_position,
+      cpu::snapshot_bytes,
+      cpu::drop,
       cpu::state_norms,
   };
   return &kBackend;

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define RS_BACKEND_VERSION 1
+#define RS_BACKEND_VERSION 2
 #define RS_CHUNK_TOKENS 64 /* chunk n is the positions [64n, 64n+64) */
 #define RS_MAX_THREADS 512
 #define RS_PAGE_TOKENS 256 /* positions of one reference-counted KV page */
@@ -37,14 +37,25 @@ typedef struct rs_config {
 } rs_config;
 
 /* The same values as ringside::WeightFormat, for backends, which see this header alone. */
-typedef enum rs_weight_format { RS_WEIGHT_F32 = 0, RS_WEIGHT_BF16 = 1, RS_WEIGHT_Q8 = 2 } rs_weight_format;
+typedef enum rs_weight_format {
+  RS_WEIGHT_F32 = 0,  /* float */
+  RS_WEIGHT_BF16 = 1, /* uint16_t */
+  RS_WEIGHT_Q8 = 2,   /* int8_t codes */
+  RS_WEIGHT_Q4 = 3,   /* codes -8..7, stored as code + 8 in four bits, the even column in the low half; cols is even */
+  RS_WEIGHT_FP8 = 4   /* e4m3fn codes (finite values and NaN only) */
+} rs_weight_format;
 
-/* One matrix [rows, cols], row-major, lent until release(). */
+/* How keys and values of the softmax layers are kept. */
+typedef enum rs_kv_format { RS_KV_BF16 = 0, RS_KV_F32 = 1, RS_KV_Q8 = 2 } rs_kv_format;
+
+/* One matrix [rows, cols], row-major, lent until release(). In the coded formats a group of `group_columns` columns of
+   one row has a scale, and the value of a code is code * scale + offset; the last group of a row may be shorter. */
 typedef struct rs_matrix {
   int32_t format; /* rs_weight_format */
   int64_t rows, cols, group_columns;
   const void* data;
-  const float* scales;
+  const float* scales;  /* [rows, groups] with groups = ceil(cols / group_columns); NULL for F32 and BF16 */
+  const float* offsets; /* the same shape, or NULL: all zero */
   void* owner;
 } rs_matrix;
 
@@ -57,8 +68,9 @@ typedef struct rs_weight_source {
 } rs_weight_source;
 
 typedef struct rs_load_options {
-  int32_t threads; /* 0: physical cores */
-  const char* isa; /* NULL or "": best; "plain", "avx2", "avx512" */
+  int32_t threads;   /* 0: physical cores */
+  const char* isa;   /* NULL or "": best of this machine; else a name the backend knows, see cpu/isa.h */
+  int32_t kv_format; /* rs_kv_format */
   void* progress_context;
   int32_t (*progress)(void* context, float fraction); /* non-zero: cancel */
 } rs_load_options;
@@ -79,12 +91,23 @@ typedef struct rs_poll { /* asked at least every 50 ms while a call runs; non-ze
   void (*advanced)(void* context, int64_t position); /* may be NULL; after each slab */
 } rs_poll;
 
+/* What one session does in a step: appends `count` tokens. `logits` is [1 or count, vocab_rows] for LAST or ALL. */
+typedef struct rs_step {
+  rs_session* session;
+  const int32_t* tokens;
+  int64_t count;
+  rs_logits want;
+  float* logits;
+} rs_step;
+
+#define RS_STEP_ROWS 64 /* most tokens of one step, all sessions together */
+
 typedef struct rs_backend {
   int32_t version;  /* RS_BACKEND_VERSION */
   const char* name; /* "cpu", "reference" */
 
-  int32_t (*plan_memory)(const rs_config* config, int32_t format, int64_t group_columns, rs_memory_plan* out,
-                         rs_error* error);
+  int32_t (*plan_memory)(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format,
+                         rs_memory_plan* out, rs_error* error);
   int32_t (*load)(const rs_config* config, const rs_weight_source* source, const rs_load_options* options,
                   rs_model** out, rs_error* error);
   void (*unload)(rs_model* model);              /* after all its sessions and snapshots are closed */
@@ -103,6 +126,9 @@ typedef struct rs_backend {
      kept. */
   int32_t (*extend)(rs_session* session, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
                     const rs_poll* poll, rs_error* error);
+  /* Several sessions of one model in one pass over the weights; a session appears at most once. The results are those
+     of one extend for each. A failed or cancelled step moves no session. */
+  int32_t (*step)(rs_model* model, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error);
   /* Cuts the last rows of the open chunk: 0 <= position() - keep and keep >= position() / 64 * 64. */
   int32_t (*accept)(rs_session* session, int64_t keep_position, rs_error* error);
 

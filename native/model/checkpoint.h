@@ -17,17 +17,23 @@ namespace ringside {
 enum class WeightFormat : int32_t {
   kF32 = 0,   // float[rows * cols]
   kBF16 = 1,  // uint16_t[rows * cols]
-  kQ8 = 2,    // int8_t[rows * cols], value = q * scales[row * groups + col / group_columns]
+  kQ8 = 2,    // int8_t[rows * cols]
+  kQ4 = 3,    // uint8_t[rows * cols / 2]: codes -8..7 stored as code + 8, the even column in the low half; cols is even
+  kFP8 = 4,   // uint8_t[rows * cols], e4m3fn
 };
 
-// One linear weight [rows = out, cols = in], row-major, y = x · Wᵀ. Owns its memory.
+// One linear weight [rows = out, cols = in], row-major, y = x · Wᵀ. Owns its memory. In the coded formats (kQ8, kQ4,
+// kFP8) value = code * scale + offset, both of the code's row and group; the last group of a row may be shorter.
 struct Matrix {
   WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t group_columns = 0;  // kQ8: columns that share one scale; divides cols
-  std::vector<uint8_t> data;  // in `format`
-  std::vector<float> scales;  // kQ8: [rows, cols / group_columns]
+  int64_t group_columns = 0;   // columns that share one scale
+  std::vector<uint8_t> data;   // in `format`
+  std::vector<float> scales;   // [rows, group_count()]; empty for kF32 and kBF16
+  std::vector<float> offsets;  // the same shape, or empty: all zero
+
+  int64_t group_count() const { return group_columns == 0 ? 0 : (cols + group_columns - 1) / group_columns; }
 
   // Dequantised row into out[cols].
   void row_to_float(int64_t row, float* out) const;

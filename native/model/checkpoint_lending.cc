@@ -11,6 +11,8 @@ namespace ringside {
 static_assert(static_cast<int32_t>(WeightFormat::kF32) == RS_WEIGHT_F32);
 static_assert(static_cast<int32_t>(WeightFormat::kBF16) == RS_WEIGHT_BF16);
 static_assert(static_cast<int32_t>(WeightFormat::kQ8) == RS_WEIGHT_Q8);
+static_assert(static_cast<int32_t>(WeightFormat::kQ4) == RS_WEIGHT_Q4);
+static_assert(static_cast<int32_t>(WeightFormat::kFP8) == RS_WEIGHT_FP8);
 
 PlainConfig::PlainConfig(const Config& c) {
   for (int32_t layer = 0; layer < c.layers; ++layer) {
@@ -71,7 +73,8 @@ int32_t WeightLender::read_matrix(void* context, const char* base, int64_t rows,
             .cols = owner->cols,
             .group_columns = owner->group_columns,
             .data = owner->data.data(),
-            .scales = owner->scales.data(),
+            .scales = owner->scales.empty() ? nullptr : owner->scales.data(),
+            .offsets = owner->offsets.empty() ? nullptr : owner->offsets.data(),
             .owner = owner};
     return Unit{};
   });

@@ -30,10 +30,6 @@ Status check_options(const LoadOptions& options) {
     return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kMaxThreads),
                  std::to_string(options.threads)};
   }
-  const std::string& isa = options.isa;
-  if (!isa.empty() && isa != "plain" && isa != "avx2" && isa != "avx512") {
-    return Error{ErrorKind::kArgumentInvalid, "isa", "plain, avx2 or avx512", isa};
-  }
   return Unit{};
 }
 
@@ -82,10 +78,12 @@ Result<std::shared_ptr<Model>> LoadedModel::load(const LoadOptions& options) {
   const PlainConfig plain(model->config_);
   rs_error error{};
   rs_memory_plan plan{};
-  if (backend->plan_memory(plain.get(), RS_WEIGHT_F32, 0, &plan, &error) != 0) return to_error(error);
+  if (backend->plan_memory(plain.get(), RS_WEIGHT_F32, 0, static_cast<int32_t>(options.kv_format), &plan, &error) != 0)
+    return to_error(error);
   WeightLender lender(*checkpoint);
   const rs_weight_source source = lender.source();
-  rs_load_options load_options{options.threads, options.isa.c_str(), nullptr, nullptr};
+  rs_load_options load_options{options.threads, options.isa.c_str(), static_cast<int32_t>(options.kv_format), nullptr,
+                               nullptr};
   if (options.progress) {
     load_options.progress_context = const_cast<std::function<bool(float)>*>(&options.progress);
     load_options.progress = report_progress;

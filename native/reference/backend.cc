@@ -24,7 +24,7 @@ Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); 
 const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
 const Memory& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Memory*>(snapshot); }
 
-int32_t plan_memory(const rs_config* config, int32_t, int64_t, rs_memory_plan* out, rs_error*) {
+int32_t plan_memory(const rs_config* config, int32_t, int64_t, int32_t, rs_memory_plan* out, rs_error*) {
   const int64_t hidden = config->hidden;
   const int64_t width = static_cast<int64_t>(config->heads) * config->head_dim;
   const int64_t kv_width = static_cast<int64_t>(config->kv_heads) * config->head_dim;
@@ -115,6 +115,15 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   return outcome;
 }
 
+int32_t step(rs_model*, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (extend(steps[i].session, steps[i].tokens, steps[i].count, steps[i].want, steps[i].logits, poll, error) != 0) {
+      return -1;
+    }
+  }
+  return 0;
+}
+
 int32_t accept(rs_session* handle, int64_t keep, rs_error* error) {
   Session& session = of(handle);
   const int64_t held = session.memory.position;
@@ -168,6 +177,7 @@ constexpr rs_backend kBackend = {
     .position = position,
     .session_bytes = session_bytes,
     .extend = extend,
+    .step = step,
     .accept = accept,
     .save = save,
     .restore = restore,

@@ -109,9 +109,10 @@ class RandomWeights {
     const size_t offset = std::hash<std::string>{}(name) % kOffsets;
     const bool is_quantized = self.format_ == RS_WEIGHT_Q8 && !name.ends_with("mlp.gate");
     if (is_quantized) {
-      *out = {RS_WEIGHT_Q8, rows, cols, kGroupColumns, self.bytes_.data() + offset, self.scales_.data(), nullptr};
+      *out = {RS_WEIGHT_Q8, rows, cols, kGroupColumns, self.bytes_.data() + offset, self.scales_.data(), nullptr,
+              nullptr};
     } else {
-      *out = {RS_WEIGHT_BF16, rows, cols, 0, self.halves_.data() + offset, nullptr, nullptr};
+      *out = {RS_WEIGHT_BF16, rows, cols, 0, self.halves_.data() + offset, nullptr, nullptr, nullptr};
     }
     return 0;
   }
@@ -167,7 +168,7 @@ Result<std::unique_ptr<BenchModel>> random_model(const Config& config, rs_weight
   const PlainConfig plain(config);
   RandomWeights weights(config, format);
   const rs_weight_source source = weights.source();
-  const rs_load_options options{threads, isa.c_str(), nullptr, nullptr};
+  const rs_load_options options{threads, isa.c_str(), RS_KV_BF16, nullptr, nullptr};
   rs_model* handle = nullptr;
   rs_error error{};
   if (rs_cpu_backend()->load(plain.get(), &source, &options, &handle, &error) != 0) return to_error(error);

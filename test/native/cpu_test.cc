@@ -79,7 +79,7 @@ class Model {
   Model(const rs_backend* backend, random_model::Shape& shape, random_model::Source& source, int32_t threads = 1,
         const char* isa = "")
       : backend_(backend), vocab_(shape.config.vocab_rows) {
-    const rs_load_options options{threads, isa, nullptr, nullptr};
+    const rs_load_options options{threads, isa, RS_KV_F32, nullptr, nullptr};
     rs_error error{};
     CHECK_EQ(backend->load(shape.ready(), &source.table, &options, &model_, &error), 0);
     for (int32_t i = 0; i < shape.config.layers; ++i) {
@@ -388,7 +388,7 @@ TEST("bad arguments are refused by kind and leave the session alone") {
   refused({-1}, ErrorKind::kTokenOutOfRange);
 
   const auto load_refused = [&](int32_t threads, const char* isa, ErrorKind kind) {
-    const rs_load_options options{threads, isa, nullptr, nullptr};
+    const rs_load_options options{threads, isa, RS_KV_F32, nullptr, nullptr};
     rs_model* loaded = nullptr;
     rs_error error{};
     CHECK_EQ(rs_cpu_backend()->load(shape.ready(), &source.table, &options, &loaded, &error), -1);
@@ -404,7 +404,7 @@ TEST("loading reports progress up to 1 and stops when told to") {
   random_model::Shape shape;
   random_model::Source source(19, RS_WEIGHT_BF16);
   float last = 0.0f;
-  rs_load_options options{1, "", &last, [](void* context, float fraction) {
+  rs_load_options options{1, "", RS_KV_F32, &last, [](void* context, float fraction) {
                             float& before = *static_cast<float*>(context);
                             CHECK(fraction > before);
                             before = fraction;
@@ -416,7 +416,7 @@ TEST("loading reports progress up to 1 and stops when told to") {
   CHECK_EQ(last, 1.0f);
   CHECK(rs_cpu_backend()->weight_bytes(model) > 0);
   rs_memory_plan plan{};
-  CHECK_EQ(rs_cpu_backend()->plan_memory(shape.ready(), RS_WEIGHT_BF16, 0, &plan, &error), 0);
+  CHECK_EQ(rs_cpu_backend()->plan_memory(shape.ready(), RS_WEIGHT_BF16, 0, RS_KV_F32, &plan, &error), 0);
   // The arena rounds each matrix up to a cache line.
   CHECK(std::abs(static_cast<double>(plan.weight_bytes - rs_cpu_backend()->weight_bytes(model))) <
         0.02 * static_cast<double>(plan.weight_bytes));

@@ -69,7 +69,7 @@ Packed random_matrix(Random& random, rs_weight_format format, int64_t rows, int6
   const void* data = format == RS_WEIGHT_F32    ? static_cast<const void*>(f32.data())
                      : format == RS_WEIGHT_BF16 ? static_cast<const void*>(bf16.data())
                                                 : static_cast<const void*>(q8.data());
-  const rs_matrix from{format, rows, columns, group, data, scales.data(), nullptr};
+  const rs_matrix from{format, rows, columns, group, data, scales.data(), nullptr, nullptr};
   packed.matrix = packed_shape(format, rows, columns, group);
   packed.tiles.resize(static_cast<size_t>(packed_tile_bytes(packed.matrix)));
   packed.scales.resize(static_cast<size_t>(packed_scale_bytes(packed.matrix)) / sizeof(float));

@@ -131,7 +131,7 @@ class Source {
     const rs_weight_format format = is_router && format_ == RS_WEIGHT_Q8 ? RS_WEIGHT_BF16 : format_;
     const float reach = 1.7f / std::sqrt(static_cast<float>(cols));
     const int64_t group = cols % group_columns_ == 0 ? group_columns_ : cols;
-    *out = rs_matrix{format, rows, cols, format == RS_WEIGHT_Q8 ? group : 0, nullptr, nullptr, data.get()};
+    *out = rs_matrix{format, rows, cols, format == RS_WEIGHT_Q8 ? group : 0, nullptr, nullptr, nullptr, data.get()};
     for (int64_t i = 0; i < rows * cols; ++i) {
       if (format == RS_WEIGHT_F32) data->f32.push_back(random.uniform(-reach, reach));
       if (format == RS_WEIGHT_BF16) data->bf16.push_back(bf16_of(random.uniform(-reach, reach)));
