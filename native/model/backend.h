@@ -59,12 +59,17 @@ typedef struct rs_matrix {
   void* owner;
 } rs_matrix;
 
-/* Weights are pulled one tensor at a time, so that loading never needs twice the memory. */
+/* Weights are pulled one tensor at a time, so that loading never needs twice the memory. Every function may be called
+   from several threads at once. */
 typedef struct rs_weight_source {
   void* context;
   int32_t (*read_matrix)(void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out, rs_error* error);
   void (*release)(void* context, rs_matrix* matrix);
   int32_t (*read_vector)(void* context, const char* name, int64_t length, float* out, rs_error* error);
+  /* The rows [first_row, first_row + row_count) of the matrix [rows, cols]: out->rows is row_count. NULL: this source
+     lends whole matrices only. */
+  int32_t (*read_rows)(void* context, const char* base, int64_t rows, int64_t cols, int64_t first_row,
+                       int64_t row_count, rs_matrix* out, rs_error* error);
 } rs_weight_source;
 
 typedef struct rs_load_options {

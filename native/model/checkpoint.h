@@ -55,6 +55,10 @@ class Checkpoint {
   virtual int64_t weight_bytes() const = 0;
   // `base` is the tensor name without ".weight", for example "model.layers.3.attention.dense".
   virtual Result<Matrix> read_matrix(const std::string& base, int64_t rows, int64_t cols) const = 0;
+  // The rows [first_row, first_row + row_count) of that matrix into `out`, whose memory is used again. A layout that
+  // has nothing better reads the whole matrix. This and read_matrix may be called from several threads at once.
+  virtual Status read_rows(const std::string& base, int64_t rows, int64_t cols, int64_t first_row, int64_t row_count,
+                           Matrix& out) const;
   // A vector parameter (norm weights, expert_bias) as fp32, full tensor name.
   virtual Result<std::vector<float>> read_vector(const std::string& name, int64_t length) const = 0;
 };

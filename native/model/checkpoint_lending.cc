@@ -7,6 +7,11 @@
 #include "backend_errors.h"
 
 namespace ringside {
+namespace {
+
+constexpr int64_t kLargestSpareBytes = int64_t{16} << 20;
+
+}  // namespace
 
 static_assert(static_cast<int32_t>(WeightFormat::kF32) == RS_WEIGHT_F32);
 static_assert(static_cast<int32_t>(WeightFormat::kBF16) == RS_WEIGHT_BF16);
@@ -46,38 +51,61 @@ PlainConfig::PlainConfig(const Config& c) {
             .inv_freq = inv_freq_.data()};
 }
 
+int32_t WeightLender::fail(Error failure, rs_error* out) {
+  const std::lock_guard lock(mutex_);
+  const int32_t code = ringside::fail(out, failure);
+  if (!failed_) failure_ = std::move(failure);
+  failed_ = true;
+  return code;
+}
+
 // No exception crosses the table.
 template <class Read>
 int32_t WeightLender::guarded(const char* name, rs_error* out, Read read) {
   try {
     const Status status = read();
-    if (status.ok()) return 0;
-    failure_ = status.error();
+    return status.ok() ? 0 : fail(status.error(), out);
   } catch (const std::bad_alloc&) {
-    failure_ = Error{ErrorKind::kOutOfMemory, name, "", ""};
+    return fail(Error{ErrorKind::kOutOfMemory, name, "", ""}, out);
   } catch (...) {
-    failure_ = Error{ErrorKind::kInternal, name, "", ""};
+    return fail(Error{ErrorKind::kInternal, name, "", ""}, out);
   }
-  failed_ = true;
-  return fail(out, failure_);
+}
+
+int32_t WeightLender::lend(const char* base, int64_t rows, int64_t cols, int64_t first_row, int64_t row_count,
+                           rs_matrix* out, rs_error* error) {
+  return guarded(base, error, [&]() -> Status {
+    std::unique_ptr<Matrix> matrix;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!spare_.empty()) {
+        matrix = std::move(spare_.back());
+        spare_.pop_back();
+      }
+    }
+    if (matrix == nullptr) matrix = std::make_unique<Matrix>();
+    RS_CHECK(checkpoint_.read_rows(base, rows, cols, first_row, row_count, *matrix));
+    *out = {.format = static_cast<int32_t>(matrix->format),
+            .rows = matrix->rows,
+            .cols = matrix->cols,
+            .group_columns = matrix->group_columns,
+            .data = matrix->data.data(),
+            .scales = matrix->scales.empty() ? nullptr : matrix->scales.data(),
+            .offsets = matrix->offsets.empty() ? nullptr : matrix->offsets.data(),
+            .owner = matrix.get()};
+    (void)matrix.release();  // the borrower's until release()
+    return Unit{};
+  });
 }
 
 int32_t WeightLender::read_matrix(void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out,
                                   rs_error* error) {
-  auto& lender = *static_cast<WeightLender*>(context);
-  return lender.guarded(base, error, [&]() -> Status {
-    RS_TRY(Matrix matrix, lender.checkpoint_.read_matrix(base, rows, cols));
-    auto* owner = new Matrix(std::move(matrix));
-    *out = {.format = static_cast<int32_t>(owner->format),
-            .rows = owner->rows,
-            .cols = owner->cols,
-            .group_columns = owner->group_columns,
-            .data = owner->data.data(),
-            .scales = owner->scales.empty() ? nullptr : owner->scales.data(),
-            .offsets = owner->offsets.empty() ? nullptr : owner->offsets.data(),
-            .owner = owner};
-    return Unit{};
-  });
+  return static_cast<WeightLender*>(context)->lend(base, rows, cols, 0, rows, out, error);
+}
+
+int32_t WeightLender::read_rows(void* context, const char* base, int64_t rows, int64_t cols, int64_t first_row,
+                                int64_t row_count, rs_matrix* out, rs_error* error) {
+  return static_cast<WeightLender*>(context)->lend(base, rows, cols, first_row, row_count, out, error);
 }
 
 int32_t WeightLender::read_vector(void* context, const char* name, int64_t length, float* out, rs_error* error) {
@@ -89,9 +117,18 @@ int32_t WeightLender::read_vector(void* context, const char* name, int64_t lengt
   });
 }
 
-void WeightLender::release(void*, rs_matrix* matrix) {
-  delete static_cast<Matrix*>(matrix->owner);
+void WeightLender::release(void* context, rs_matrix* matrix) {
+  auto& lender = *static_cast<WeightLender*>(context);
+  std::unique_ptr<Matrix> owned(static_cast<Matrix*>(matrix->owner));
   *matrix = {};
+  // One that holds more than a slice goes back to the system: a backend that reads slices never asks for as much again.
+  if (owned == nullptr || static_cast<int64_t>(owned->data.capacity()) > kLargestSpareBytes) return;
+  try {
+    const std::lock_guard lock(lender.mutex_);
+    lender.spare_.push_back(std::move(owned));
+  } catch (const std::bad_alloc&) {
+    // Then it is simply freed.
+  }
 }
 
 }  // namespace ringside

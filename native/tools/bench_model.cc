@@ -100,7 +100,7 @@ class RandomWeights {
       half = static_cast<uint16_t>(bits >> 16);
     }
   }
-  rs_weight_source source() { return {this, read_matrix, release, read_vector}; }
+  rs_weight_source source() { return {this, read_matrix, release, read_vector, nullptr}; }
 
  private:
   static int32_t read_matrix(void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out, rs_error*) {
