@@ -129,14 +129,16 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
     RS_CHECK(check_tokens(session, tokens, count));
     const std::lock_guard lock(session.model->running);
     Interrupt interrupt(poll);
-    Forward forward(session, interrupt);
+    Model& model = *session.model;
+    Forward forward(model, interrupt);
     for (int64_t done = 0; done < count;) {
       const int64_t rows = std::min(kSlabRows, count - done);
       const bool is_last = done + rows == count;
       const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
-      float* to = want == RS_LOGITS_ALL ? logits + done * session.model->shape.config.vocab_rows : logits;
-      RS_CHECK(prepare_pages(session.model->shape, session.position, rows, session.pages));
-      if (!forward.slab(tokens + done, rows, wanted, to)) return Error{ErrorKind::kCancelled, "extend", "", ""};
+      float* to = want == RS_LOGITS_ALL ? logits + done * model.shape.config.vocab_rows : logits;
+      RS_CHECK(prepare_pages(model.shape, session.position, rows, session.pages));
+      const Segment segment{&session, tokens + done, session.position, 0, rows, &model.spare, wanted, to};
+      if (!forward.slab(std::span(&segment, 1))) return Error{ErrorKind::kCancelled, "extend", "", ""};
       commit(session, rows);
       done += rows;
       if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);

@@ -8,50 +8,79 @@
 
 namespace ringside::cpu {
 
-Forward::Forward(Session& session, Interrupt& interrupt)
-    : model_(*session.model),
-      session_(session),
-      parallel_(*session.model, interrupt),
-      shape_(session.model->shape),
-      config_(session.model->shape.config),
-      kernels_(*session.model->kernels),
-      work_(session.model->workspace),
-      expert_counts_(static_cast<size_t>(session.model->shape.config.experts)) {}
+Forward::Forward(Model& model, Interrupt& interrupt)
+    : model_(model),
+      parallel_(model, interrupt),
+      shape_(model.shape),
+      config_(model.shape.config),
+      kernels_(*model.kernels),
+      work_(model.workspace),
+      expert_counts_(static_cast<size_t>(model.shape.config.experts)) {}
 
-bool Forward::slab(const int32_t* tokens, int64_t rows, int64_t wanted, float* logits) {
-  first_ = session_.position;
-  rows_ = rows;
-  embed(tokens);
+bool Forward::slab(std::span<const Segment> segments) {
+  segments_ = segments;
+  rows_ = segments.back().first_row + segments.back().rows;
+  embed();
   for (const Layer& layer : model_.weights.layers) {
-    norm_rows(work_.residual, layer.input_norm, rows_);
+    norm_rows(layer.input_norm, 0, rows_);
+    project_attention(layer);
     if (layer.is_softmax) {
       softmax_attention(layer);
     } else {
       linear_attention(layer);
+      gate_mixed(layer);
     }
     add_projection(layer);
-    norm_rows(work_.residual, layer.post_attention_norm, rows_);
+    norm_rows(layer.post_attention_norm, 0, rows_);
     feed_forward(layer);
     if (parallel_.stopped()) return false;
   }
-  if (wanted > 0) head(wanted, logits);
+  head();
   return !parallel_.stopped();
 }
 
-// residual = embedding rows; and the angles of this slab's positions, the same in every layer.
-void Forward::embed(const int32_t* tokens) {
+// residual = embedding rows; and the angles of the rows' positions, the same in every layer.
+void Forward::embed() {
   const int64_t half = config_.rotary_dim / 2;
-  parallel_.rows(rows_, [&](int64_t row, int) {
-    model_.weights.embedding.row(tokens[row], work_.residual + row * config_.hidden);
-    rope_angles(first_ + row, config_.inv_freq, half, work_.cosines + row * half, work_.sines + row * half);
+  for (const Segment& segment : segments_) {
+    parallel_.rows(segment.rows, [&](int64_t r, int) {
+      const int64_t row = segment.first_row + r;
+      model_.weights.embedding.row(segment.tokens[r], work_.residual + row * config_.hidden);
+      rope_angles(segment.first_position + r, config_.inv_freq, half, work_.cosines + row * half,
+                  work_.sines + row * half);
+    });
+  }
+}
+
+// normed = rmsnorm(residual) for some rows
+void Forward::norm_rows(const std::vector<float>& weight, int64_t first_row, int64_t rows) {
+  const int64_t hidden = config_.hidden;
+  parallel_.rows(rows, [&](int64_t r, int) {
+    const int64_t at = (first_row + r) * hidden;
+    rms_norm(work_.residual + at, weight.data(), config_.rms_eps, hidden, work_.normed + at);
   });
 }
 
-// normed = rmsnorm(from)
-void Forward::norm_rows(const float* from, const std::vector<float>& weight, int64_t count) {
-  const int64_t hidden = config_.hidden;
-  parallel_.rows(count, [&](int64_t row, int) {
-    rms_norm(from + row * hidden, weight.data(), config_.rms_eps, hidden, work_.normed + row * hidden);
+// qkv, and in linear layers output_gate, = normed · Wᵀ
+void Forward::project_attention(const Layer& layer) {
+  const std::array products = {
+      Product{&layer.qkv, work_.normed, config_.hidden, rows_, work_.qkv, layer.qkv.rows},
+      Product{&layer.output_gate, work_.normed, config_.hidden, rows_, work_.output_gate, shape_.attention_width},
+  };
+  parallel_.products(std::span(products).first(layer.is_softmax ? 1 : 2));
+}
+
+// mixed = grouped rmsnorm(mixed) · sigmoid(output_gate)
+void Forward::gate_mixed(const Layer& layer) {
+  // norm_groups is the NUMBER of groups; each has its own mean square.
+  const int64_t width = shape_.attention_width;
+  const int64_t group_width = width / config_.norm_groups;
+  parallel_.rows(rows_, [&](int64_t row, int) {
+    float* mixed = work_.mixed + row * width;
+    for (int64_t c = 0; c < width; c += group_width) {
+      rms_norm(mixed + c, layer.output_norm.data() + c, config_.rms_eps, group_width, mixed + c);
+    }
+    kernels_.sigmoid_gate(mixed, work_.output_gate + row * width, width);
   });
 }
 
@@ -69,12 +98,16 @@ void Forward::add_projection(const Layer& layer) {
   });
 }
 
-// logits = rmsnorm(residual) · W_headᵀ for the last `wanted` rows
-void Forward::head(int64_t wanted, float* logits) {
-  const float* last_rows = work_.residual + (rows_ - wanted) * config_.hidden;
-  norm_rows(last_rows, model_.weights.final_norm, wanted);
-  const std::array products = {
-      Product{&model_.weights.lm_head, work_.normed, config_.hidden, wanted, logits, config_.vocab_rows}};
+// logits = rmsnorm(residual) · W_headᵀ for the wanted rows
+void Forward::head() {
+  std::vector<Product> products;
+  for (const Segment& segment : segments_) {
+    if (segment.wanted == 0) continue;
+    const int64_t first = segment.first_row + segment.rows - segment.wanted;
+    norm_rows(model_.weights.final_norm, first, segment.wanted);
+    products.push_back({&model_.weights.lm_head, work_.normed + first * config_.hidden, config_.hidden, segment.wanted,
+                        segment.logits, config_.vocab_rows});
+  }
   parallel_.products(products);
 }
 
