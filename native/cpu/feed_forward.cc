@@ -45,6 +45,9 @@ void Forward::route(const Layer& layer) {
                    parallel_.space(worker).router, work_.chosen + row * config_.experts_per_token,
                    work_.expert_weights + row * config_.experts_per_token);
   });
+  if (model_.tap == nullptr || model_.tap->routed == nullptr || parallel_.stopped()) return;
+  const auto index = static_cast<int32_t>(&layer - model_.weights.layers.data());
+  model_.tap->routed(model_.tap->context, index, work_.chosen, rows_, config_.experts_per_token);
 }
 
 // Sorts the (token, slot) pairs by expert, tokens ascending: expert_row, gathered_token, expert_counts_.

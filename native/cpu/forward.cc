@@ -21,6 +21,7 @@ bool Forward::slab(std::span<const Segment> segments) {
   segments_ = segments;
   rows_ = segments.back().first_row + segments.back().rows;
   embed();
+  show(TapPoint::kEmbedding, model_.weights.layers.front());
   for (const Layer& layer : model_.weights.layers) {
     norm_rows(layer.input_norm, 0, rows_);
     project_attention(layer);
@@ -31,12 +32,20 @@ bool Forward::slab(std::span<const Segment> segments) {
       gate_mixed(layer);
     }
     add_projection(layer);
+    show(TapPoint::kAttention, layer);
     norm_rows(layer.post_attention_norm, 0, rows_);
     feed_forward(layer);
     if (parallel_.stopped()) return false;
+    show(TapPoint::kMlp, layer);
   }
   head();
   return !parallel_.stopped();
+}
+
+void Forward::show(TapPoint point, const Layer& layer) {
+  if (model_.tap == nullptr || model_.tap->residual == nullptr) return;
+  const auto index = static_cast<int32_t>(&layer - model_.weights.layers.data());
+  model_.tap->residual(model_.tap->context, index, point, work_.residual, rows_, config_.hidden);
 }
 
 // residual = embedding rows; and the angles of the rows' positions, the same in every layer.

@@ -41,6 +41,7 @@ class Forward {
   void add_projection(const Layer& layer);
   void feed_forward(const Layer& layer);
   void head();
+  void show(TapPoint point, const Layer& layer);
 
   void norm_and_rotate(float* x, const std::vector<float>& weight, int64_t row);
   void append_keys(const Layer& layer, const Segment& segment, int64_t row);

@@ -12,6 +12,7 @@
 #include "cpu/thread_pool.h"
 #include "cpu/weights.h"
 #include "cpu/workspace.h"
+#include "model/tap.h"
 
 namespace ringside::cpu {
 
@@ -24,6 +25,7 @@ struct Model {
   Weights weights;
   Workspace workspace;
   LinearState spare;  // receives the states of a running slab and is exchanged with the session's when it is through
+  const Tap* tap = nullptr;  // a tool that watches
   std::string device;
   std::mutex running;
 };

@@ -190,4 +190,8 @@ constexpr rs_backend kBackend = {
 }  // namespace
 }  // namespace ringside::reference
 
+void ringside::set_reference_tap(rs_model* model, const Tap* tap) {
+  reinterpret_cast<reference::Weights*>(model)->tap = tap;
+}
+
 const rs_backend* rs_reference_backend(void) { return &ringside::reference::kBackend; }

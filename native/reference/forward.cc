@@ -203,6 +203,7 @@ bool Forward::step(int32_t token, std::span<double> logits) {
   const auto hidden = static_cast<size_t>(config_.hidden);
   const float* embedding = &weights_.embeddings.values[static_cast<size_t>(token) * hidden];
   h_.assign(embedding, embedding + hidden);
+  show(0, TapPoint::kEmbedding);
   size_t linear = 0;
   size_t softmax_layer = 0;
   for (int32_t i = 0; i < config_.layers && !cancelled_; ++i) {
@@ -215,11 +216,13 @@ bool Forward::step(int32_t token, std::span<double> logits) {
       attend_linear(layer, i, memory_.linear[linear++]);
     }
     for (size_t c = 0; c < hidden; ++c) h_[c] += branch_[c];
+    show(i, TapPoint::kAttention);
 
     x_ = h_;
     rms_norm(x_, layer.post_norm.data(), config_.rms_eps);
     mix(layer);
     for (size_t c = 0; c < hidden; ++c) h_[c] += branch_[c];
+    show(i, TapPoint::kMlp);
   }
   if (!logits.empty()) {
     x_ = h_;
@@ -238,6 +241,12 @@ bool Forward::step(int32_t token, std::span<double> logits) {
     }
   }
   return true;
+}
+
+void Forward::show(int32_t layer, TapPoint point) const {
+  if (weights_.tap == nullptr || weights_.tap->residual == nullptr) return;
+  const std::vector<float> row(h_.begin(), h_.end());
+  weights_.tap->residual(weights_.tap->context, layer, point, row.data(), 1, config_.hidden);
 }
 
 // Specification section 3.2. Leaves the layer's output in branch_.
@@ -355,6 +364,10 @@ void Forward::mix(const Layer& layer) {
     router_.resize(static_cast<size_t>(config_.experts));
     multiply(layer.router, x_, router_);
     const Route chosen = route(config_, router_, layer.expert_bias);
+    if (weights_.tap != nullptr && weights_.tap->routed != nullptr) {
+      const auto index = static_cast<int32_t>(&layer - weights_.layers.data());
+      weights_.tap->routed(weights_.tap->context, index, chosen.experts.data(), 1, config_.experts_per_token);
+    }
     for (size_t slot = 0; slot < chosen.experts.size(); ++slot) {
       add_mlp(layer.experts[static_cast<size_t>(chosen.experts[slot])], chosen.weights[slot]);
     }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../model/backend.h"
+#include "../model/tap.h"
 
 namespace ringside::reference {
 
@@ -43,6 +44,7 @@ struct Weights {
   Weight embeddings, lm_head;   // [vocab_rows, hidden]
   std::vector<float> norm;      // [hidden]
   std::vector<Layer> layers;
+  const Tap* tap = nullptr;  // a tool that watches
 };
 
 // What one linear layer remembers. The open chunk's rows make every position of it reachable again: S at the last
@@ -103,6 +105,7 @@ class Forward {
   void rotate(std::span<double> head) const;
   void add_mlp(const Mlp& mlp, double factor);
   void mix(const Layer& layer);
+  void show(int32_t layer, TapPoint point) const;
   void worked(int64_t multiply_adds);
 
   const Weights& weights_;
