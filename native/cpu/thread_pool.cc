@@ -1,22 +1,33 @@
-// Owns: parking, waking and joining of the workers, and the count of physical cores.
+// Owns: parking, waking and joining of the workers, and the sharing out of a region's jobs.
 #include "cpu/thread_pool.h"
 
-#include <algorithm>
-#include <fstream>
-#include <set>
+#include <chrono>
+#include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
-#ifdef __linux__
-#include <sched.h>
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__APPLE__)
+#include <pthread.h>
+#include <sys/qos.h>
+#elif defined(_WIN32)
+#include <windows.h>
 #endif
 
 namespace ringside::cpu {
 namespace {
 
-// About 30 µs: longer than the serial work between two regions of a decode step, far shorter than a scheduler tick,
-// so an idle engine costs no processor time.
-constexpr int kSpins = 1000;
+// About 100 µs: longer than what the caller does alone between two regions. From there on a spinning thread offers its
+// core to others at every turn, because somebody with a job may be waiting for it.
+constexpr int kSpinsBeforeYield = 2000;
+
+// How long a worker stays up after a call has returned. The calls of one answer follow each other closely; this covers
+// the choice of the next token and keeps an idle engine from using the processor.
+constexpr std::chrono::microseconds kGrace{200};
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -26,29 +37,33 @@ void pause_briefly() {
 #endif
 }
 
-}  // namespace
-
-int physical_cores() {
-  const int logical = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-#ifdef __linux__
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return logical;
-  std::set<std::string> cores;  // hyper-threads of one core list the same siblings
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-    std::string siblings;
-    if (!std::getline(file, siblings)) return logical;
-    cores.insert(siblings);
+void spin(int& spins) {
+  if (++spins < kSpinsBeforeYield) {
+    pause_briefly();
+  } else {
+    std::this_thread::yield();
   }
-  return std::max(1, static_cast<int>(cores.size()));
-#else
-  return logical;
+}
+
+// A worker that may not be lowered works all the same, so nobody is told.
+void lower_priority() {
+#if defined(__linux__)
+  constexpr int kNicer = 5;
+  const auto id = static_cast<id_t>(syscall(SYS_gettid));
+  (void)setpriority(PRIO_PROCESS, id, getpriority(PRIO_PROCESS, id) + kNicer);
+#elif defined(__APPLE__)
+  (void)pthread_set_qos_class_self_np(QOS_CLASS_DEFAULT, -5);
+#elif defined(_WIN32)
+  (void)SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_BELOW_NORMAL);
 #endif
 }
 
+}  // namespace
+
+thread_local ThreadPool::Inside ThreadPool::inside_;
+
 Status ThreadPool::start(int threads) {
+  shares_ = std::make_unique<Share[]>(static_cast<size_t>(threads));
   try {
     for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
   } catch (const std::system_error&) {
@@ -60,57 +75,78 @@ Status ThreadPool::start(int threads) {
 
 ThreadPool::~ThreadPool() {
   quit_.store(true);
-  region_.fetch_add(1);
-  region_.notify_all();
+  const Awake awake(*this);
   for (std::thread& worker : workers_) worker.join();
 }
 
+ThreadPool::Awake::Awake(ThreadPool& pool) : pool_(pool) {
+  if (pool.awake_.fetch_add(1) == 0) pool.awake_.notify_all();  // costs no system call while nobody is parked
+}
+
 void ThreadPool::take_jobs(int worker) {
-  for (;;) {
-    const int64_t job = next_job_.fetch_add(1, std::memory_order_relaxed);
-    if (job >= jobs_) return;
-    call_(context_, job, worker);
+  const int count = threads();
+  const Inside outer = std::exchange(inside_, Inside{this, worker});
+  for (int next = 0; next < count; ++next) {
+    const bool is_own = next == 0;
+    std::atomic<uint64_t>& left = shares_[static_cast<size_t>((worker + next) % count)].left;
+    uint64_t range = left.load(std::memory_order_relaxed);
+    for (;;) {
+      const uint64_t first = range & 0xffffffff;
+      const uint64_t end = range >> 32;
+      if (first >= end) break;
+      const uint64_t rest = is_own ? range + 1 : range - (uint64_t{1} << 32);
+      if (!left.compare_exchange_weak(range, rest, std::memory_order_relaxed)) continue;
+      call_(context_, static_cast<int64_t>(is_own ? first : end - 1), worker);
+      range = left.load(std::memory_order_relaxed);
+    }
   }
+  inside_ = outer;
 }
 
 void ThreadPool::run_region(int64_t jobs, Call call, const void* context) {
-  jobs_ = jobs;
+  std::optional<Awake> awake;
+  if (awake_.load(std::memory_order_relaxed) == 0) awake.emplace(*this);
+  const int64_t count = threads();
+  for (int64_t worker = 0; worker < count; ++worker) {
+    const auto first = static_cast<uint64_t>(jobs * worker / count);
+    const auto end = static_cast<uint64_t>(jobs * (worker + 1) / count);
+    shares_[static_cast<size_t>(worker)].left.store(first | end << 32, std::memory_order_relaxed);
+  }
   call_ = call;
   context_ = context;
-  next_job_.store(0, std::memory_order_relaxed);
-  gate_.store(kOpen, std::memory_order_release);
-  region_.fetch_add(1);
-  region_.notify_all();  // costs no system call while nobody is parked
+  // Nobody is inside and the last region is closed, so nobody else writes this word now.
+  region_.store((region_.load(std::memory_order_relaxed) & ~kInsideMask) + kNextRegion + kOpen,
+                std::memory_order_release);
   take_jobs(0);
-  gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-  for (int spins = 0; (gate_.load(std::memory_order_acquire) & kInsideMask) != 0; ++spins) {
-    if (spins < kSpins) {
-      pause_briefly();
-    } else {
-      std::this_thread::yield();  // a worker lost its core in the middle of a job
-    }
-  }
+  region_.fetch_sub(kOpen, std::memory_order_acq_rel);
+  int spins = 0;
+  while ((region_.load(std::memory_order_acquire) & kInsideMask) != 0) spin(spins);
 }
 
 void ThreadPool::work(int worker) {
-  uint32_t seen = 0;
-  for (;;) {
-    for (int spins = 0; region_.load(std::memory_order_acquire) == seen; ++spins) {
-      if (spins < kSpins) {
-        pause_briefly();
+  lower_priority();
+  uint64_t seen = 0;  // the last region entered
+  while (!quit_.load(std::memory_order_relaxed)) {
+    uint64_t region = region_.load(std::memory_order_acquire);
+    int spins = 0;
+    std::chrono::steady_clock::time_point asleep_at{};
+    while ((region & kOpen) == 0 || region / kNextRegion == seen) {
+      if (awake_.load(std::memory_order_relaxed) != 0) {
+        if (quit_.load(std::memory_order_relaxed)) return;
+        asleep_at = {};
+        spin(spins);
       } else {
-        region_.wait(seen);
+        const auto now = std::chrono::steady_clock::now();
+        if (asleep_at.time_since_epoch().count() == 0) asleep_at = now + kGrace;
+        if (now >= asleep_at) awake_.wait(0);
+        pause_briefly();
       }
+      region = region_.load(std::memory_order_acquire);
     }
-    seen = region_.load(std::memory_order_acquire);
-    if (quit_.load()) return;
-    uint64_t gate = gate_.load(std::memory_order_acquire);
-    while ((gate & kOpen) != 0) {
-      if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;
-      take_jobs(worker);
-      gate_.fetch_sub(1, std::memory_order_acq_rel);
-      break;
-    }
+    if (!region_.compare_exchange_strong(region, region + 1, std::memory_order_acq_rel)) continue;
+    seen = region / kNextRegion;
+    take_jobs(worker);
+    region_.fetch_sub(1, std::memory_order_acq_rel);
   }
 }
 
