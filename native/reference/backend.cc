@@ -115,13 +115,49 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   return outcome;
 }
 
-int32_t step(rs_model*, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+// Before anything is touched: every part of the step, alone and together.
+Status check_steps(const rs_model* model, const rs_step* steps, int64_t count) {
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "steps", ">= 1", std::to_string(count)};
+  int64_t rows = 0;
   for (int64_t i = 0; i < count; ++i) {
-    if (extend(steps[i].session, steps[i].tokens, steps[i].count, steps[i].want, steps[i].logits, poll, error) != 0) {
-      return -1;
+    const Session& session = of(steps[i].session);
+    const std::string name = "step " + std::to_string(i);
+    if (session.weights != &of(model)) {
+      return Error{ErrorKind::kArgumentInvalid, name, "a session of the model", "another's"};
     }
+    for (int64_t j = 0; j < i; ++j) {
+      if (steps[j].session != steps[i].session) continue;
+      return Error{ErrorKind::kArgumentInvalid, name, "each session once", "the session of step " + std::to_string(j)};
+    }
+    if (steps[i].count > RS_STEP_ROWS - rows) {
+      return Error{ErrorKind::kArgumentInvalid, "rows of the steps", "<= " + std::to_string(RS_STEP_ROWS),
+                   std::to_string(rows) + " + " + std::to_string(steps[i].count)};
+    }
+    RS_CHECK(check_tokens(session, steps[i].tokens, steps[i].count));
+    rows += steps[i].count;
   }
-  return 0;
+  return Unit{};
+}
+
+// One session after the other. Pages are copied before a write while a copy of the memory shares them, so the copies
+// made at the start are all that undoing takes.
+int32_t step(rs_model* model, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  return guarded(error, "step", [&]() -> Status {
+    RS_CHECK(check_steps(model, steps, count));
+    std::vector<Memory> before;
+    before.reserve(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) before.push_back(of(steps[i].session).memory);
+    const rs_poll silent{poll == nullptr ? nullptr : poll->context, poll == nullptr ? nullptr : poll->cancelled,
+                         nullptr};
+    for (int64_t i = 0; i < count; ++i) {
+      const rs_step& part = steps[i];
+      rs_error failure{};
+      if (extend(part.session, part.tokens, part.count, part.want, part.logits, &silent, &failure) == 0) continue;
+      for (int64_t j = 0; j < count; ++j) of(steps[j].session).memory = std::move(before[static_cast<size_t>(j)]);
+      return to_error(failure);
+    }
+    return Unit{};
+  });
 }
 
 int32_t accept(rs_session* handle, int64_t keep, rs_error* error) {
