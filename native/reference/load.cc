@@ -1,6 +1,8 @@
 #include "load.h"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "../model/backend_errors.h"
@@ -82,7 +84,8 @@ class Reader {
     if (source_.read_matrix(source_.context, base.c_str(), rows, cols, &matrix, &error) != 0) return to_error(error);
     const bool known = dequantise(matrix, out.values);
     source_.release(source_.context, &matrix);
-    if (!known) return Error{ErrorKind::kTensorDtype, base, "f32, bf16 or q8", std::to_string(matrix.format)};
+    if (!known)
+      return Error{ErrorKind::kTensorDtype, base, "a format of rs_weight_format", std::to_string(matrix.format)};
     return Unit{};
   }
 
@@ -100,15 +103,45 @@ class Reader {
         return true;
       }
       case RS_WEIGHT_Q8: {
-        // Groups never straddle rows, so the groups of the matrix are numbered like its values.
-        const auto* values = static_cast<const int8_t*>(matrix.data);
-        const auto group = static_cast<size_t>(matrix.group_columns);
-        for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(values[i]) * matrix.scales[i / group];
+        const auto* codes = static_cast<const int8_t*>(matrix.data);
+        decode(matrix, out, [&](size_t i) { return static_cast<float>(codes[i]); });
+        return true;
+      }
+      case RS_WEIGHT_Q4: {
+        const auto* pairs = static_cast<const uint8_t*>(matrix.data);  // rows have even length: no pair spans two
+        decode(matrix, out, [&](size_t i) { return static_cast<float>((pairs[i / 2] >> (i % 2 * 4) & 15) - 8); });
+        return true;
+      }
+      case RS_WEIGHT_FP8: {
+        const auto* codes = static_cast<const uint8_t*>(matrix.data);
+        decode(matrix, out, [&](size_t i) { return e4m3(codes[i]); });
         return true;
       }
       default:
         return false;
     }
+  }
+
+  template <class Code>
+  static void decode(const rs_matrix& matrix, std::vector<float>& out, const Code& code) {
+    const int64_t groups = (matrix.cols + matrix.group_columns - 1) / matrix.group_columns;
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      for (int64_t col = 0; col < matrix.cols; ++col) {
+        const auto i = static_cast<size_t>(row * matrix.cols + col);
+        const int64_t group = row * groups + col / matrix.group_columns;
+        out[i] = code(i) * matrix.scales[group] + (matrix.offsets == nullptr ? 0.0f : matrix.offsets[group]);
+      }
+    }
+  }
+
+  // Sign, four bits of exponent with bias 7, three of fraction; no infinities, all ones is not a number.
+  static float e4m3(uint8_t code) {
+    const int exponent = code >> 3 & 15;
+    const int fraction = code & 7;
+    float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                    : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+    if ((code & 0x7f) == 0x7f) magnitude = std::numeric_limits<float>::quiet_NaN();
+    return (code & 0x80) != 0 ? -magnitude : magnitude;
   }
 
   const rs_config& config_;
