@@ -48,16 +48,25 @@ Status check_shape(const TensorInfo& info, const Shape& shape) {
   return Error{ErrorKind::kTensorShape, info.name, shape.text(), info.shape.text()};
 }
 
-// Reads a float tensor of any stored width as fp32.
-Status read_floats(const Tensor& tensor, std::vector<float>& out) {
+// Reads `count` numbers of a float tensor of any stored width as fp32.
+Status read_floats(const Tensor& tensor, int64_t first, int64_t count, std::vector<float>& out) {
   const TensorInfo& info = *tensor.info;
-  const size_t count = static_cast<size_t>(info.length_bytes / dtype_bytes(info.dtype));
-  out.resize(count);
-  if (info.dtype == Dtype::kF32) return tensor.file->read(info, 0, out.data(), info.length_bytes);
-  std::vector<uint16_t> halves(count);
-  RS_CHECK(tensor.file->read(info, 0, halves.data(), info.length_bytes));
-  std::transform(halves.begin(), halves.end(), out.begin(), info.dtype == Dtype::kBF16 ? bf16_to_float : f16_to_float);
+  const int64_t element_bytes = dtype_bytes(info.dtype);
+  out.resize(static_cast<size_t>(count));
+  // Halves are read into the end of the floats' own memory: each float is written behind the half it is made of.
+  char* const to = reinterpret_cast<char*>(out.data()) + count * (4 - element_bytes);
+  RS_CHECK(tensor.file->read(info, first * element_bytes, to, count * element_bytes));
+  if (info.dtype == Dtype::kF32) return Unit{};
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t half = 0;
+    std::memcpy(&half, to + 2 * i, sizeof half);
+    out[static_cast<size_t>(i)] = info.dtype == Dtype::kBF16 ? bf16_to_float(half) : f16_to_float(half);
+  }
   return Unit{};
+}
+
+Status read_floats(const Tensor& tensor, std::vector<float>& out) {
+  return read_floats(tensor, 0, tensor.info->length_bytes / dtype_bytes(tensor.info->dtype), out);
 }
 
 // A norm weight, bias or scale that is no number would silently spoil every token.
@@ -99,12 +108,24 @@ class FolderCheckpoint final : public Checkpoint {
   }
 
   Result<Matrix> read_matrix(const std::string& base, int64_t rows, int64_t cols) const override {
+    Matrix matrix;
+    RS_CHECK(read_rows(base, rows, cols, 0, rows, matrix));
+    return matrix;
+  }
+
+  Status read_rows(const std::string& base, int64_t rows, int64_t cols, int64_t first_row, int64_t row_count,
+                   Matrix& out) const override {
     try {
-      if (const Tensor* plain = files_.find(base + ".weight")) return read_plain(*plain, rows, cols);
+      RS_CHECK(check_rows(base, rows, first_row, row_count));
+      out.rows = row_count;
+      out.cols = cols;
+      out.offsets.clear();
+      if (const Tensor* plain = files_.find(base + ".weight")) return read_plain(*plain, rows, first_row, out);
       RS_TRY(const Packed packed, find_packed(base));
-      return read_packed(packed, rows, cols);
+      return read_packed(packed, rows, first_row, out);
     } catch (const std::bad_alloc&) {
-      return Error{ErrorKind::kOutOfMemory, base, std::to_string(rows) + " × " + std::to_string(cols) + " weights", ""};
+      return Error{ErrorKind::kOutOfMemory, base, std::to_string(row_count) + " × " + std::to_string(cols) + " weights",
+                   ""};
     }
   }
 
@@ -200,43 +221,42 @@ class FolderCheckpoint final : public Checkpoint {
     return check_shape(*packed.scales->info, {rows, cols / group_columns(cols)});
   }
 
-  Result<Matrix> read_plain(const Tensor& tensor, int64_t rows, int64_t cols) const {
+  static Status read_plain(const Tensor& tensor, int64_t rows, int64_t first_row, Matrix& out) {
     const TensorInfo& info = *tensor.info;
     RS_CHECK(check_float(info));
-    RS_CHECK(check_shape(info, {rows, cols}));
-    Matrix matrix;
-    matrix.rows = rows;
-    matrix.cols = cols;
+    RS_CHECK(check_shape(info, {rows, out.cols}));
+    out.group_columns = 0;
+    out.scales.clear();
+    const int64_t first = first_row * out.cols;
+    const int64_t count = out.rows * out.cols;
     if (info.dtype == Dtype::kF16) {
       // No backend multiplies fp16; fp32 holds it exactly.
       std::vector<float> values;
-      RS_CHECK(read_floats(tensor, values));
-      matrix.format = WeightFormat::kF32;
-      matrix.data.resize(values.size() * sizeof(float));
-      std::memcpy(matrix.data.data(), values.data(), matrix.data.size());
-      return matrix;
+      RS_CHECK(read_floats(tensor, first, count, values));
+      out.format = WeightFormat::kF32;
+      out.data.resize(values.size() * sizeof(float));
+      std::memcpy(out.data.data(), values.data(), out.data.size());
+      return Unit{};
     }
-    matrix.format = info.dtype == Dtype::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
-    matrix.data.resize(static_cast<size_t>(info.length_bytes));
-    RS_CHECK(tensor.file->read(info, 0, matrix.data.data(), info.length_bytes));
-    return matrix;
+    out.format = info.dtype == Dtype::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+    const int64_t element_bytes = dtype_bytes(info.dtype);
+    out.data.resize(static_cast<size_t>(count * element_bytes));
+    return tensor.file->read(info, first * element_bytes, out.data.data(), count * element_bytes);
   }
 
-  Result<Matrix> read_packed(const Packed& packed, int64_t rows, int64_t cols) const {
-    RS_CHECK(check_packed_shapes(packed, rows, cols));
-    Matrix matrix;
-    matrix.format = WeightFormat::kQ8;
-    matrix.rows = rows;
-    matrix.cols = cols;
-    matrix.group_columns = group_columns(cols);
-    RS_CHECK(read_floats(*packed.scales, matrix.scales));
-    RS_CHECK(check_finite(*packed.scales->info, matrix.scales));
-    const TensorInfo& values = *packed.values->info;
-    matrix.data.resize(static_cast<size_t>(values.length_bytes));
-    RS_CHECK(packed.values->file->read(values, 0, matrix.data.data(), values.length_bytes));
+  Status read_packed(const Packed& packed, int64_t rows, int64_t first_row, Matrix& out) const {
+    RS_CHECK(check_packed_shapes(packed, rows, out.cols));
+    out.format = WeightFormat::kQ8;
+    out.group_columns = group_columns(out.cols);
+    const int64_t groups = out.group_count();
+    RS_CHECK(read_floats(*packed.scales, first_row * groups, out.rows * groups, out.scales));
+    RS_CHECK(check_finite(*packed.scales->info, out.scales));
+    const int64_t bytes = out.rows * out.cols;
+    out.data.resize(static_cast<size_t>(bytes));
+    RS_CHECK(packed.values->file->read(*packed.values->info, first_row * out.cols, out.data.data(), bytes));
     // Little-endian words hold their four values in the order of their bytes; 128 + q becomes q in two's complement.
-    for (uint8_t& byte : matrix.data) byte ^= 0x80;
-    return matrix;
+    for (uint8_t& byte : out.data) byte ^= 0x80;
+    return Unit{};
   }
 
   void name_layout() {

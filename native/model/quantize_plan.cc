@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <numeric>
 
 #include "io/json.h"
 
@@ -22,12 +23,23 @@ TensorInfo output(std::string name, Dtype dtype, Shape shape) {
   return info;
 }
 
-std::vector<TensorInfo> outputs_of(const ExpectedTensor& source, const CheckpointFiles& files, int64_t group_columns) {
-  if (!is_quantized(source)) {
+int bits_of(const ExpectedTensor& tensor, const QuantizeOptions& options) {
+  if (tensor.role == TensorRole::kEmbedding || tensor.name == "lm_head.weight") return options.head_bits;
+  return tensor.role == TensorRole::kLinear ? options.bits : 0;
+}
+
+std::vector<TensorInfo> outputs_of(const PlannedTensor& planned, const CheckpointFiles& files, int64_t group_columns) {
+  const ExpectedTensor& source = planned.source;
+  if (planned.is_copied) {
     const TensorInfo& info = *files.find(source.name)->info;
     return {output(info.name, info.dtype, info.shape)};
   }
-  return {output(source.name + "_packed", Dtype::kI32, {source.rows, source.cols / 4}),
+  if (planned.bits == 0) {
+    return {
+        output(source.name, Dtype::kF32, source.is_matrix() ? Shape{source.rows, source.cols} : Shape{source.cols})};
+  }
+  const int64_t codes_per_word = 32 / planned.bits;
+  return {output(source.name + "_packed", Dtype::kI32, {source.rows, source.cols / codes_per_word}),
           output(source.name + "_scale", Dtype::kBF16, {source.rows, source.cols / group_columns}),
           output(source.name + "_shape", Dtype::kI64, {2})};
 }
@@ -46,9 +58,17 @@ int64_t bytes_of(const std::vector<TensorInfo>& tensors) {
 }  // namespace
 
 const TensorInfo* ShardPlan::find(std::string_view name_wanted) const {
-  const auto found = std::find_if(tensors.begin(), tensors.end(),
-                                  [&](const TensorInfo& tensor) { return tensor.name == name_wanted; });
-  return found == tensors.end() ? nullptr : &*found;
+  const auto place =
+      std::lower_bound(by_name.begin(), by_name.end(), name_wanted,
+                       [&](size_t index, std::string_view wanted) { return tensors[index].name < wanted; });
+  return place != by_name.end() && tensors[*place].name == name_wanted ? &tensors[*place] : nullptr;
+}
+
+bool is_stored_plain(const ExpectedTensor& tensor, const CheckpointFiles& files) {
+  const CheckpointFiles::Tensor* stored = files.find(tensor.name);
+  if (stored == nullptr) return false;
+  const Dtype dtype = stored->info->dtype;
+  return dtype == Dtype::kBF16 || dtype == Dtype::kF16 || dtype == Dtype::kF32;
 }
 
 Result<std::vector<ShardPlan>> plan_shards(const Config& config, const CheckpointFiles& files,
@@ -56,12 +76,14 @@ Result<std::vector<ShardPlan>> plan_shards(const Config& config, const Checkpoin
   std::vector<ShardPlan> shards(1);
   int64_t shard_bytes = kHeaderBytes;
   RS_CHECK(visit_expected_tensors(config, [&](const ExpectedTensor& source) -> Status {
-    if (is_quantized(source) && source.cols % options.group_columns != 0) {
+    PlannedTensor planned{source, bits_of(source, options), false};
+    planned.is_copied = planned.bits == 0 && is_stored_plain(source, files);
+    if (planned.bits != 0 && source.cols % options.group_columns != 0) {
       return Error{ErrorKind::kArgumentInvalid, "group",
                    "a divisor of the " + std::to_string(source.cols) + " columns of " + source.name,
                    std::to_string(options.group_columns)};
     }
-    std::vector<TensorInfo> tensors = outputs_of(source, files, options.group_columns);
+    std::vector<TensorInfo> tensors = outputs_of(planned, files, options.group_columns);
     const int64_t bytes = bytes_of(tensors);
     if (kHeaderBytes + bytes > options.shard_bytes) {
       return Error{ErrorKind::kArgumentInvalid, "shard bytes",
@@ -73,17 +95,22 @@ Result<std::vector<ShardPlan>> plan_shards(const Config& config, const Checkpoin
       shard_bytes = kHeaderBytes;
     }
     shard_bytes += bytes;
-    shards.back().sources.push_back(source);
+    shards.back().sources.push_back(std::move(planned));
     std::move(tensors.begin(), tensors.end(), std::back_inserter(shards.back().tensors));
     return Unit{};
   }));
   for (size_t i = 0; i < shards.size(); ++i) {
+    ShardPlan& shard = shards[i];
     char name[64];
     std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
-    shards[i].name = name;
-    shards[i].start = layout_safetensors(shards[i].tensors);
-    const TensorInfo& last = shards[i].tensors.back();
-    shards[i].file_bytes = last.offset_bytes + last.length_bytes;
+    shard.name = name;
+    shard.start = layout_safetensors(shard.tensors);
+    shard.by_name.resize(shard.tensors.size());
+    std::iota(shard.by_name.begin(), shard.by_name.end(), size_t{0});
+    std::sort(shard.by_name.begin(), shard.by_name.end(),
+              [&](size_t a, size_t b) { return shard.tensors[a].name < shard.tensors[b].name; });
+    const TensorInfo& last = shard.tensors.back();
+    shard.file_bytes = last.offset_bytes + last.length_bytes;
   }
   return shards;
 }

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -17,7 +18,9 @@ namespace ringside::tools {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: ringside-tool quantize IN OUT --bits 8 [--group 32|64|128] [--shard-mb N] [--json]\n";
+    "usage: ringside-tool quantize IN OUT --bits 4|8 [--head-bits 4|8] [--group 32|64|128] [--threads N] [--shard-mb "
+    "N] "
+    "[--json]\n";
 constexpr int64_t kMegabyte = 1'000'000;
 // A checkpoint this large has matrices that fill a default shard alone, and would become hundreds of files.
 constexpr int64_t kLargeCheckpointBytes = 2'000 * kMegabyte;
@@ -38,6 +41,26 @@ std::optional<int64_t> positive(std::string_view text) {
   return number;
 }
 
+// False for an option that there is not.
+bool set_number(std::string_view option, int64_t number, Request& request) {
+  const int small = static_cast<int>(number);
+  if (option == "--bits") {
+    request.options.bits = small;
+  } else if (option == "--head-bits") {
+    request.options.head_bits = small;
+  } else if (option == "--group") {
+    request.options.group_columns = small;
+  } else if (option == "--threads") {
+    request.options.threads = small;
+  } else if (option == "--shard-mb") {
+    request.options.shard_bytes = number * kMegabyte;
+    request.chooses_shard_bytes = false;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 // Nothing when the arguments make no sense; what exactly the numbers may be is decided by the job itself.
 std::optional<Request> parse_arguments(int argc, char** argv) {
   Request request;
@@ -46,18 +69,10 @@ std::optional<Request> parse_arguments(int argc, char** argv) {
     const std::string_view argument = argv[i];
     if (argument == "--json") {
       request.json = true;
-    } else if (argument == "--bits" || argument == "--group" || argument == "--shard-mb") {
+    } else if (argument.starts_with("--")) {
       const std::optional<int64_t> number = i + 1 < argc ? positive(argv[++i]) : std::nullopt;
-      if (!number) return std::nullopt;
-      if (argument == "--bits") {
-        request.options.bits = static_cast<int>(*number);
-        has_bits = true;
-      } else if (argument == "--group") {
-        request.options.group_columns = static_cast<int>(*number);
-      } else {
-        request.options.shard_bytes = *number * kMegabyte;
-        request.chooses_shard_bytes = false;
-      }
+      if (!number || !set_number(argument, *number, request)) return std::nullopt;
+      has_bits = has_bits || argument == "--bits";
     } else if (!argument.starts_with("-") && request.in.empty()) {
       request.in = argument;
     } else if (!argument.starts_with("-") && request.out.empty()) {
@@ -77,6 +92,9 @@ Result<QuantizeReport> run(Request& request) {
   }
   return quantize_checkpoint(request.in, request.out, request.options);
 }
+
+volatile std::sig_atomic_t interrupted = 0;
+void on_signal(int) { interrupted = 1; }
 
 std::string exact(double number) {
   char text[32];
@@ -118,12 +136,16 @@ int run_quantize(int argc, char** argv) {
     return 2;
   }
   const bool shows_progress = ::isatty(STDERR_FILENO) == 1;
-  if (shows_progress) {
-    request->options.progress = [](int64_t done_bytes, int64_t total_bytes) {
+  // A signal that ended the process at once would leave the unfinished folder behind.
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  request->options.progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    if (shows_progress) {
       std::fprintf(stderr, "\rquantizing %3.0f %%",
                    100.0 * static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
-    };
-  }
+    }
+    return interrupted == 0;
+  };
   const Result<QuantizeReport> report = run(*request);
   if (shows_progress) std::fputs("\n", stderr);
   if (!report.ok()) {
