@@ -9,6 +9,8 @@ const needs = {
   make: { anyOf: ["ninja", "make"], debian: ["ninja-build"] },
   python: { anyOf: ["python3"], debian: ["python3"] },
   gnuMake: { anyOf: ["make"], debian: ["make"] },
+  // libFuzzer lies in the runtime library of clang, a package of its own (14: the version of Debian 12).
+  fuzzer: { anyOf: ["clang++"], debian: ["clang", "libclang-rt-14-dev"] },
   clangFormat: { anyOf: ["clang-format"], debian: ["clang-format"] },
   chromium: { anyOf: ["chromium", "chromium-browser", "google-chrome"], debian: ["chromium", "fonts-liberation"] },
 };

@@ -138,6 +138,9 @@ class Document {
   friend class Value;
   friend class Value::Iterator;
   // A container is followed by its parts; a member is its key's node and then its value's.
+  struct Text {
+    uint32_t offset, length;
+  };
   struct Node {
     Kind kind;
     bool in_text;   // kString: a view of the text, else of unescaped_
@@ -147,9 +150,7 @@ class Document {
       double real;
       bool boolean;
       uint32_t count;
-      struct {
-        uint32_t offset, length;
-      } string;
+      Text string;
     };
   };
   static_assert(sizeof(Node) == 16);
