@@ -2,17 +2,13 @@
 #pragma once
 
 #include <memory>
-#include <optional>
-#include <string>
 
 #include "error.h"
 #include "model/backend.h"
 #include "model/config.h"
+#include "tools/bench_options.h"
 
 namespace ringside::tools {
-
-// "nano", "nano8" (8 layers in groups of 4 at nano's widths), "mini" or "flash".
-std::optional<Config> shape_by_name(const std::string& name);
 
 class BenchModel {
  public:
@@ -22,20 +18,6 @@ class BenchModel {
   virtual rs_model* handle() const = 0;
 };
 
-Result<std::unique_ptr<BenchModel>> random_model(const Config& config, rs_weight_format format, int threads,
-                                                 const std::string& isa);
-Result<std::unique_ptr<BenchModel>> checkpoint_model(const std::string& folder, int threads, const std::string& isa);
-
-// What one token costs, in the counting of specification section 11.
-struct TokenCost {
-  double total_parameters;
-  double active_parameters;       // that one generated token uses: its row of the embedding, the head, its experts
-  double read_parameters;         // the same without embedding and head: what one prompt token uses
-  double state_bytes;             // linear states
-  double cache_bytes_per_token;   // keys and values of one position
-  double linear_attention_flops;  // of one prompt token
-  double softmax_flops_per_key;   // of one prompt token and one key
-};
-TokenCost token_cost(const Config& config);
+Result<std::unique_ptr<BenchModel>> load_bench_model(const BenchOptions& options);
 
 }  // namespace ringside::tools

@@ -10,6 +10,7 @@ namespace ringside::tools {
 
 struct Roofline {
   double read_gb_s = 0.0;    // 1e9 bytes a second
+  double int8_tops = 0.0;    // products of 8-bit integers, multiply and add counted apart
   double fp32_tflops = 0.0;  // multiply and add counted apart
   int threads = 0;
   std::string isa;
