@@ -5,7 +5,6 @@
 
 #include "model/checkpoint_lending.h"
 #include "model/loaded_model.h"
-#include "tools/bench_shapes.h"
 #include "tools/bench_weights.h"
 
 namespace ringside::tools {

@@ -7,6 +7,7 @@
 #include "model/backend.h"
 #include "model/config.h"
 #include "tools/bench_options.h"
+#include "tools/bench_shapes.h"
 
 namespace ringside::tools {
 
