@@ -8,6 +8,7 @@
 #include "../engine.h"
 #include "backend_errors.h"
 #include "config.h"
+#include "draft_plan.h"
 #include "tokenizer.h"
 
 namespace ringside {
@@ -24,6 +25,8 @@ class LoadedModel final : public Model {
   const Config& config() const { return config_; }
   const rs_backend& backend() const { return backend_; }
   rs_model* handle() const { return handle_; }
+  // Shared by all sessions, which have one caller thread. No result depends on it.
+  PassCosts& pass_costs() const { return pass_costs_; }
 
  private:
   LoadedModel(const rs_backend& backend, Config config) : backend_(backend), config_(std::move(config)) {}
@@ -33,6 +36,7 @@ class LoadedModel final : public Model {
   ModelInfo info_;
   std::unique_ptr<Tokenizer> tokenizer_;
   rs_model* handle_ = nullptr;
+  mutable PassCosts pass_costs_;
 };
 
 }  // namespace ringside

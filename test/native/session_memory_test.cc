@@ -1,5 +1,6 @@
 // Owns: what a session promises when memory runs out: an error value and not an exception, a session that holds what it
 // says, and nothing lost.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 #include "allocation_counter.h"
 #include "check.h"
 #include "engine.h"
+#include "model/prompt_lookup.h"
 #include "random_model.h"
 
 namespace {
@@ -119,33 +121,112 @@ TEST("memory: opening a session and taking a snapshot lose nothing") {
   CHECK_EQ(allocation::held_bytes, held_bytes);
 }
 
+// A prompt that is full of repetitions, so that drafts are tried, and long enough for passes in two chunks.
 TEST("memory: generate returns what it can and goes on afterwards") {
   const auto model = load_tiny("cpu");
-  const Ids prompt = random_ids(4, 66);
-  GenerateOptions options;
-  options.max_tokens = 2;
-  const auto generate = [&](Session& session, Ids& ids) {
-    CancelFlag cancel;
-    return session.generate(options, cancel, [&](int32_t id) {
-      ids.push_back(id);
-      return true;
+  Ids prompt = random_ids(4, 20);
+  for (int i = 0; i < 100; ++i) prompt.push_back(prompt[static_cast<size_t>(i) % 20]);
+  for (const bool prompt_lookup : {true, false}) {
+    GenerateOptions options;
+    options.max_tokens = 12;
+    options.prompt_lookup = prompt_lookup;
+    const auto generate = [&](Session& session, Ids& ids) {
+      CancelFlag cancel;
+      return session.generate(options, cancel, [&](int32_t id) {
+        ids.push_back(id);
+        return true;
+      });
+    };
+    Ids expected;
+    CHECK(generate(*session_with(model, prompt), expected).ok());
+    fail_each_allocation([&](int nth, ErrorKind& kind) {
+      const std::unique_ptr<Session> session = session_with(model, prompt);
+      Ids ids;
+      allocation::fail_in = nth;
+      const auto generated = generate(*session, ids);
+      allocation::fail_in = 0;
+      if (!generated.ok()) kind = generated.error().kind;
+      // What it holds is the prompt and what it gave out, but for the token that was not fed.
+      const size_t more = session->tokens().size() - prompt.size();
+      CHECK(more <= ids.size() && more + 1 >= ids.size());
+      CHECK(std::ranges::equal(session->tokens().last(more), std::span(ids).first(more)));
+      // It goes on where it stopped, and the same question again is answered alike.
+      Ids rest(ids.begin(), ids.begin() + static_cast<int64_t>(more));
+      GenerateOptions remaining = options;
+      remaining.max_tokens -= static_cast<int64_t>(more);
+      CancelFlag cancel;
+      const auto went_on = session->generate(remaining, cancel, [&](int32_t id) {
+        rest.push_back(id);
+        return true;
+      });
+      CHECK(went_on.ok() && rest == expected);
+      Ids again;
+      CHECK(session->sync(prompt, {}, cancel, kSilent).ok());
+      CHECK(generate(*session, again).ok());
+      CHECK(again == expected);
+      return generated.ok();
     });
-  };
-  Ids expected;
-  CHECK(generate(*session_with(model, prompt), expected).ok());
+  }
+}
+
+TEST("memory: members of a batch that runs out of it are left as sessions that go on") {
+  const auto model = load_tiny("cpu");
+  std::vector<Ids> prompts, expected(3);
+  for (uint64_t i = 0; i < 3; ++i) prompts.push_back(random_ids(i, 60 + static_cast<int64_t>(i)));
+  GenerateOptions options;
+  options.max_tokens = 4;
+  for (size_t i = 0; i < 3; ++i) {
+    CancelFlag cancel;
+    const auto sink = [&, i](int32_t id) {
+      expected[i].push_back(id);
+      return true;
+    };
+    CHECK(session_with(model, prompts[i])->generate(options, cancel, sink).ok());
+  }
   fail_each_allocation([&](int nth, ErrorKind& kind) {
-    const std::unique_ptr<Session> session = session_with(model, prompt);
-    Ids ids;
+    std::vector<std::unique_ptr<Session>> sessions;
+    std::vector<BatchMember> members;
+    CancelFlag cancel;
+    for (const Ids& prompt : prompts) {
+      sessions.push_back(session_with(model, prompt));
+      members.push_back({sessions.back().get(), options, &cancel, [](int32_t) { return true; }});
+    }
     allocation::fail_in = nth;
-    const auto generated = generate(*session, ids);
+    const auto generated = generate_together(members);
     allocation::fail_in = 0;
     if (!generated.ok()) kind = generated.error().kind;
-    // The same question again is answered alike, whatever the failed call left.
-    Ids again;
-    CancelFlag cancel;
-    CHECK(session->sync(prompt, {}, cancel, kSilent).ok());
-    CHECK(generate(*session, again).ok());
-    CHECK(again == expected);
+    for (size_t i = 0; i < 3; ++i) {
+      const Ids begun(sessions[i]->tokens().begin() + static_cast<int64_t>(prompts[i].size()),
+                      sessions[i]->tokens().end());
+      CHECK(std::equal(begun.begin(), begun.end(), expected[i].begin()));
+      const auto rest =
+          sessions[i]->generate({4 - static_cast<int64_t>(begun.size()), {}, {}}, cancel, [](int32_t) { return true; });
+      CHECK(rest.ok());
+      CHECK(std::ranges::equal(sessions[i]->tokens().subspan(prompts[i].size()), expected[i]));
+    }
     return generated.ok();
+  });
+}
+
+TEST("memory: an index over tokens that got none is the one before") {
+  Ids ids = random_ids(5, 3000);
+  std::copy_n(ids.begin(), 50, ids.end() - 50);
+  fail_each_allocation([&](int nth, ErrorKind&) {
+    PromptLookup lookup;
+    lookup.extend(std::span(ids).first(200));
+    bool succeeded = true;
+    allocation::fail_in = nth;
+    try {
+      lookup.extend(ids);
+    } catch (const std::bad_alloc&) {
+      succeeded = false;
+    }
+    allocation::fail_in = 0;
+    CHECK_EQ(lookup.held(), succeeded ? int64_t{3000} : int64_t{200});
+    lookup.cut(ids, 150);
+    lookup.extend(ids);
+    CHECK_EQ(lookup.match().next, 50);
+    CHECK_EQ(lookup.match().length, 50);
+    return succeeded;
   });
 }

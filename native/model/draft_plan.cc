@@ -1,0 +1,77 @@
+#include "draft_plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace ringside {
+namespace {
+
+// A rate follows about its last thirty tokens, a cost about its last five passes.
+constexpr double kHitShare = 1.0 / 32;
+constexpr double kCostShare = 1.0 / 5;
+// So much of its excess over the next smaller pass does a cost lose that no pass confirms: after some hundred passes a
+// size that was once too dear is tried again.
+constexpr double kFading = 1.0 / 512;
+
+}  // namespace
+
+// 1-2, 3-4, 5-8, 9-16, 17-32 and more tokens.
+size_t LookupHits::class_of(int32_t match_length) {
+  const auto longer = static_cast<uint32_t>(std::max(match_length, 2) - 1);
+  return std::min<size_t>(static_cast<size_t>(std::bit_width(longer)) - 1, kClasses - 1);
+}
+
+void LookupHits::add(int32_t match_length, bool was_hit) {
+  double& rate = rates_[class_of(match_length)];
+  rate += kHitShare * ((was_hit ? 1.0 : 0.0) - rate);
+}
+
+double LookupHits::rate(int32_t match_length) const { return rates_[class_of(match_length)]; }
+
+void PassCosts::add(int64_t rows, double seconds) {
+  const double place = std::log2(static_cast<double>(rows));
+  for (size_t knot = 0; knot < kKnots; ++knot) {
+    const double weight = std::max(0.0, 1.0 - std::fabs(place - static_cast<double>(knot)));
+    if (weight > 0.0) {
+      weights_[knot] = std::min(weights_[knot] + weight, 1.0 / kCostShare);
+      seconds_[knot] += weight / weights_[knot] * (seconds - seconds_[knot]);  // the first one as it is
+    }
+  }
+  // What was never measured is taken to cost no more than a smaller pass: an error that the first try corrects.
+  for (size_t knot = 1; knot < kKnots; ++knot) {
+    const double excess = std::max(0.0, seconds_[knot] - seconds_[knot - 1]);
+    const bool is_measured_now = std::fabs(place - static_cast<double>(knot)) < 1.0;
+    if (weights_[knot] == 0.0)
+      seconds_[knot] = seconds_[knot - 1];
+    else if (!is_measured_now)
+      seconds_[knot] -= kFading * excess;
+  }
+}
+
+double PassCosts::seconds(int64_t rows) const {
+  const double place = std::log2(static_cast<double>(rows));
+  const auto below = std::min(static_cast<size_t>(place), kKnots - 2);
+  const double share = place - static_cast<double>(below);
+  return seconds_[below] + share * (seconds_[below + 1] - seconds_[below]);
+}
+
+DraftPlan plan_drafts(const LookupHits& hits, const PassCosts& costs, int32_t match_length, int64_t rows, double tokens,
+                      int64_t most) {
+  DraftPlan best{0, tokens};
+  if (match_length == 0) return best;
+  double best_seconds = costs.seconds(rows);
+  double chance = 1.0;  // that all drafts so far are right
+  double expected = tokens;
+  for (int64_t drafts = 1; drafts <= most; ++drafts) {
+    chance *= hits.rate(match_length + static_cast<int32_t>(drafts) - 1);
+    expected += chance;
+    const double seconds = costs.seconds(rows + drafts);
+    if (expected * best_seconds <= best.tokens * seconds) continue;
+    best = {drafts, expected};
+    best_seconds = seconds;
+  }
+  return best;
+}
+
+}  // namespace ringside

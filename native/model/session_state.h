@@ -1,0 +1,110 @@
+// Owns: what a session holds: the backend's state, the tokens that led to it, the logits after them and the index over
+// them. Must never: let tokens and state differ, whatever failed in between; while a Decoding (session_decoding.h) runs
+// the backend may be ahead by its drafts, which settle() cuts off.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "draft_plan.h"
+#include "loaded_model.h"
+#include "prompt_lookup.h"
+
+namespace ringside {
+
+class SessionSnapshot;
+
+class SessionState {
+ public:
+  // open() must follow.
+  explicit SessionState(std::shared_ptr<const LoadedModel> model)
+      : model_(std::move(model)), backend_(model_->backend()) {}
+  SessionState(const SessionState&) = delete;
+  SessionState& operator=(const SessionState&) = delete;
+  ~SessionState() { close(); }
+
+  const std::shared_ptr<const LoadedModel>& model() const { return model_; }
+  const rs_backend& backend() const { return backend_; }
+  rs_session* handle() const { return handle_; }
+  int64_t position() const { return static_cast<int64_t>(tokens_.size()); }
+  std::span<const int32_t> tokens() const { return tokens_; }
+  int64_t bytes() const;
+  bool has_logits() const { return has_logits_; }
+  std::span<const float> logits() const { return logits_; }  // [vocab_rows], after the last token
+  const PromptLookup& lookup() const { return lookup_; }
+  LookupHits& hits() { return hits_; }
+
+  // A new state, or that of the snapshot, in place of the old one, which is given up only when the new one is there.
+  Status open(const SessionSnapshot* snapshot);
+  Status cut(size_t keep);
+  // `all` gets the logits of every token, [tokens, vocab_rows], unless it is empty.
+  Status extend(std::span<const int32_t> tokens, std::span<float> all, const CancelFlag& cancel,
+                const std::function<void(int64_t)>& advanced);
+
+  // Memory for `more` tokens, so that push() cannot fail.
+  void reserve(int64_t more);
+  // Adds a token that the backend holds already or is about to be given.
+  void push(int32_t token) noexcept { tokens_.push_back(token); }
+  // Brings the index up to the last token.
+  void index() { lookup_.extend(tokens_); }
+  // Cuts off what the backend or the list of tokens has beyond the other; `logits` are those after the last token left.
+  Status settle(const float* logits);
+
+ private:
+  void close();
+
+  std::shared_ptr<const LoadedModel> model_;
+  const rs_backend& backend_;
+  rs_session* handle_ = nullptr;
+  std::vector<int32_t> tokens_;
+  std::vector<float> logits_;
+  bool has_logits_ = false;
+  PromptLookup lookup_;  // of a beginning of the tokens
+  LookupHits hits_;
+};
+
+// Made empty and then filled: were the backend's snapshot there first, it would be lost when memory runs out in
+// between.
+class SessionSnapshot final : public Snapshot {
+ public:
+  SessionSnapshot(std::shared_ptr<const LoadedModel> model, std::vector<int32_t> tokens)
+      : model_(std::move(model)), tokens_(std::move(tokens)) {}
+  SessionSnapshot(const SessionSnapshot&) = delete;
+  SessionSnapshot& operator=(const SessionSnapshot&) = delete;
+  ~SessionSnapshot() override {
+    if (handle_ != nullptr) model_->backend().drop(handle_);
+  }
+
+  Status save(rs_session* session) {
+    rs_error error{};
+    if (model_->backend().save(session, &handle_, &error) != 0) return to_error(error);
+    return Unit{};
+  }
+
+  int64_t position() const override { return static_cast<int64_t>(tokens_.size()); }
+  int64_t bytes() const override {
+    return model_->backend().snapshot_bytes(handle_) + static_cast<int64_t>(tokens_.size() * sizeof(int32_t));
+  }
+  std::span<const int32_t> tokens() const override { return tokens_; }
+  const LoadedModel* model() const { return model_.get(); }
+  const rs_snapshot* handle() const { return handle_; }
+
+ private:
+  std::shared_ptr<const LoadedModel> model_;
+  rs_snapshot* handle_ = nullptr;
+  std::vector<int32_t> tokens_;
+};
+
+// The containers throw when memory runs out; nothing leaves the boundary but values.
+template <class Body>
+auto guarded(const char* subject, const Body& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorKind::kOutOfMemory, subject, "", ""};
+  }
+}
+
+}  // namespace ringside
