@@ -1,10 +1,10 @@
-// Owns: `ringside bench`: its help, and adding rows to the tables of measured speeds; the measuring is the native tool's.
-import { execFile } from "node:child_process";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+// Owns: `ringside bench`: its help, and what becomes of the rows; the measuring is the native tool's.
 import * as path from "node:path";
-import { promisify } from "node:util";
 import { failure } from "../protocol/errors";
-import { parseCommand } from "./arguments";
+import { parseCommand, UsageError } from "./arguments";
+import { readPeerRows } from "./benchPeer";
+import { appendToTable } from "./benchTable";
+import type { BenchRow } from "./benchTable";
 import { runNativeTool } from "./nativeTool";
 import { places } from "./places";
 
@@ -13,111 +13,98 @@ const help = `ringside bench [options]
 Measures prefill and decode on random weights of a shape, or on a checkpoint.
 
   --shape NAME         nano (default), nano8, mini or flash
-  --quant NAME         bf16 or q8 (default)
+  --quant NAME         bf16, q8 (default) or q4
+  --head 4|8           bits of the output matrix where the rest has 4 (default 8)
+  --group N            columns that share a scale: 32, 64 or 128 (default)
   --model DIR          a checkpoint folder instead of random weights
+  --kv NAME            keys and values in bf16 (default), f32 or q8
   --threads N          default: the physical cores
   --prompt N           tokens read (default 512)
   --generate N         tokens generated (default 64)
   --depths N,N,…       tokens that stand before (default 0,4096)
+  --sequences N        also N sequences that generate together, as a ratio to one
   --reps N             repetitions (default 3)
-  --isa NAME           plain, avx2 or avx512; default: the best of this machine
+  --isa NAME           an instruction set by name; default: the best of this machine
   --append             add the medians to docs/bench/<device>.csv
-  --json               one JSON value on standard output and nothing else`;
+  --json               one JSON value on standard output and nothing else
 
-const tableColumns = [
-  ..."commit,date,device,backend,shape,quant,threads,test,depth,tok_s,gb_s,roofline_pct,peer,peer_tok_s,ratio".split(
-    ",",
-  ),
-] as const;
+ringside bench --append --peer FILE [--peer-note TEXT]
+
+Adds the rows of a result file of the side-by-side harness, with the peer's speed and the ratio; measures nothing.
+
+ringside bench --align [--model DIR] [--text FILE] [--tokens N] [--kv NAME] [--isa NAME] [--threads N] [--json]
+
+Compares chunked prefill, step decode and batched decode with the float64 reference on the same tokens (default: the
+first 256 of the README) and the same weights (default: the embedded model). Exit code 1 when the three differ in a bit.`;
+
+const options = {
+  shape: { type: "string" },
+  quant: { type: "string" },
+  head: { type: "string" },
+  group: { type: "string" },
+  model: { type: "string" },
+  kv: { type: "string" },
+  threads: { type: "string" },
+  prompt: { type: "string" },
+  generate: { type: "string" },
+  depths: { type: "string" },
+  sequences: { type: "string" },
+  reps: { type: "string" },
+  isa: { type: "string" },
+  append: { type: "boolean" },
+  peer: { type: "string" },
+  "peer-note": { type: "string" },
+  align: { type: "boolean" },
+  text: { type: "string" },
+  tokens: { type: "string" },
+  json: { type: "boolean" },
+} as const;
 
 export async function benchCommand(arguments_: readonly string[]): Promise<number> {
-  const { values } = parseCommand(arguments_, {
-    help,
-    options: {
-      shape: { type: "string" },
-      quant: { type: "string" },
-      model: { type: "string" },
-      threads: { type: "string" },
-      prompt: { type: "string" },
-      generate: { type: "string" },
-      depths: { type: "string" },
-      reps: { type: "string" },
-      isa: { type: "string" },
-      append: { type: "boolean" },
-      json: { type: "boolean" },
-    },
-  });
+  const { values } = parseCommand(arguments_, { help, options });
+  if (values.align === true) {
+    if (values.append === true) throw new UsageError("--align measures no speed that --append could add.");
+    return align(arguments_, values);
+  }
+  if (values.peer !== undefined) {
+    if (values.append !== true) throw new UsageError("--peer gives rows to add; say --append too.");
+    await add(await readPeerRows(path.resolve(values.peer), values["peer-note"] ?? ""));
+    return 0;
+  }
   const passedOn = arguments_.filter((argument) => argument !== "--append");
   if (values.append !== true) return (await runNativeTool(["bench", ...passedOn])).exitCode;
 
   const measuring = passedOn.includes("--json") ? passedOn : [...passedOn, "--json"];
   const { exitCode, output } = await runNativeTool(["bench", ...measuring], { capture: true });
   if (exitCode !== 0) return exitCode;
-  const rows = rowsOf(output);
-  const file = await append(rows, settingsOf(values));
+  const shape: BenchRow = values.model === undefined ? {} : { shape: path.basename(path.resolve(values.model)) };
+  const rows = rowsOf(output).map((row) => ({ ...shape, ...row }));
   process.stdout.write(`${output.trimEnd()}\n`);
-  process.stderr.write(`${String(rows.length)} rows added to ${file}\n`);
+  await add(rows);
   return 0;
 }
 
-type Row = Readonly<Record<string, unknown>>;
+async function align(
+  arguments_: readonly string[],
+  values: { readonly model?: string | undefined; readonly text?: string | undefined },
+): Promise<number> {
+  const model = values.model === undefined ? ["--model", places.embeddedModel] : [];
+  const text = values.text === undefined ? ["--text", path.join(places.root, "README.md")] : [];
+  return (await runNativeTool(["bench", ...arguments_, ...model, ...text])).exitCode;
+}
 
-function rowsOf(output: string): readonly Row[] {
+async function add(rows: readonly BenchRow[]): Promise<void> {
+  const table = await appendToTable(rows);
+  process.stderr.write(`${String(rows.length)} rows added to ${table}\n`);
+}
+
+function rowsOf(output: string): readonly BenchRow[] {
   let value: unknown;
   try {
     value = JSON.parse(output) as unknown;
   } catch {
     throw failure("internal", "bench", "one JSON value", "other text");
   }
-  if (Array.isArray(value) && value.every((row) => typeof row === "object" && row !== null)) return value as Row[];
+  if (Array.isArray(value) && value.every((row) => typeof row === "object" && row !== null)) return value as BenchRow[];
   throw failure("internal", "bench", "a list of rows", typeof value);
-}
-
-/** What the rows do not say: the options, the variables that the tool reads in their place, and its defaults. */
-function settingsOf({
-  shape = process.env["BENCH_SHAPE"] ?? "nano",
-  quant = process.env["BENCH_QUANT"] ?? "q8",
-  threads = process.env["BENCH_THREADS"] ?? "",
-  model,
-}: Readonly<Partial<Record<"shape" | "quant" | "threads" | "model", string>>>): Row {
-  return model === undefined
-    ? { shape, quant, threads }
-    : { shape: path.basename(path.resolve(model)), quant: "", threads };
-}
-
-/** One line a row; what a row does not tell is taken from the options or left empty. */
-async function append(rows: readonly Row[], settings: Row): Promise<string> {
-  const described = rows[0]?.["device"];
-  // "Name (R) CPU, avx2, 2 threads": the table is the processor's, the threads are a column.
-  const [processor = "", ...details] = (typeof described === "string" ? described : "unknown").split(", ");
-  const device = processor
-    .replaceAll(/\((R|TM)\)/gi, "")
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9]+/g, "-")
-    .replaceAll(/^-|-$/g, "");
-  const threads = /(\d+) threads/.exec(details.join(" "))?.[1] ?? settings["threads"];
-  const file = path.join(places.benchTables, `${device}.csv`);
-  await mkdir(places.benchTables, { recursive: true });
-  const before = await readFile(file, "utf8").catch(() => `${tableColumns.join(",")}\n`);
-  const always: Row = { commit: await commit(), date: new Date().toISOString().slice(0, 10), device, threads };
-  const lines = rows.map((row) => {
-    const cells: Row = { ...settings, ...row, ...always };
-    return `${tableColumns.map((column) => cell(cells[column])).join(",")}\n`;
-  });
-  await writeFile(file, before + lines.join(""));
-  return path.relative(places.root, file);
-}
-
-function cell(value: unknown): string {
-  if (typeof value === "number") return String(Number(value.toPrecision(6)));
-  return typeof value === "string" ? value.replaceAll(/[,\n"]/g, " ") : "";
-}
-
-async function commit(): Promise<string> {
-  try {
-    const { stdout } = await promisify(execFile)("git", ["rev-parse", "--short", "HEAD"], { cwd: places.root });
-    return stdout.trim();
-  } catch {
-    return "";
-  }
 }

@@ -156,16 +156,72 @@ test("bench --append adds one row a median to the device's table", async () => {
   assert.equal(exitCode, 0, err);
   const table = /rows added to (.*)\n/.exec(err)?.[1] ?? "";
   const [header, ...rows] = readFileSync(path.join(installation, table), "utf8").trimEnd().split("\n");
+  const columns = (header ?? "").split(",");
   assert.equal(
-    header,
+    columns.slice(0, 15).join(","),
     "commit,date,device,backend,shape,quant,threads,test,depth,tok_s,gb_s,roofline_pct,peer,peer_tok_s,ratio",
   );
   assert.equal(rows.length, 2);
   for (const row of rows) {
     const cells = row.split(",");
-    assert.equal(cells.length, 15);
+    assert.equal(cells.length, columns.length);
+    const of = (column: string): string => cells[columns.indexOf(column)] ?? "";
     assert.equal(`${path.basename(table, ".csv")},cpu,nano,q8`, cells.slice(2, 6).join(","));
-    assert.ok(Number(cells[6]) >= 1, row);
-    assert.ok(Number(cells[9]) > 0, row);
+    assert.equal(of("kv"), "bf16");
+    for (const column of ["threads", "tok_s", "roofline_pct", "bytes", "distinct_experts", "peak_rss_bytes"]) {
+      assert.ok(Number(of(column)) > 0, `${column}: ${row}`);
+    }
   }
+
+  // A result of the harness is added to the same table, with its own ratios.
+  const result = path.join(scratchFolder("peer"), "result.json");
+  const own = { test: "tg2", depth: 0, tok_s: 30, device: "Name CPU, avx2, 2 threads", shape: "nano8", quant: "q8" };
+  const summary = [{ test: "tg2", depth: 0, median: 20, vs_median: 31, ratio_median: 1.5 }];
+  writeFileSync(
+    result,
+    JSON.stringify({ engine: "peer", shape: "nano-softmax", summary, command: { rounds: [{ rows: [own] }] } }),
+  );
+  const peer = await ringside(["bench", "--append", "--peer", result]);
+  assert.equal(peer.exitCode, 0, peer.err);
+  const peerTable = readFileSync(path.join(installation, /rows added to (.*)\n/.exec(peer.err)?.[1] ?? ""), "utf8");
+  assert.match(peerTable, /,name-cpu,,nano8,q8,,tg2,0,31,,,peer nano-softmax,20,1\.5,/);
+  assert.equal((await ringside(["bench", "--peer", result])).exitCode, 2);
+  writeFileSync(result, "{}");
+  const empty = await ringside(["bench", "--append", "--peer", result]);
+  assert.equal(empty.exitCode, 1);
+  assert.match(empty.err, /result\.json/);
+});
+
+test("bench --align reports what the fast paths lose to the reference, and that they are one", async () => {
+  const text = path.join(scratchFolder("text"), "text.txt");
+  writeFileSync(text, readFileSync(path.join(root, "CONTRIBUTING.md")));
+  const { exitCode, out, err } = await ringside([
+    "bench",
+    "--align",
+    "--json",
+    "--model",
+    tinyModel(),
+    "--text",
+    text,
+    "--tokens",
+    "80",
+  ]);
+  assert.equal(exitCode, 0, err);
+  const report = JSON.parse(out) as {
+    readonly tokens: number;
+    readonly identical: boolean;
+    readonly paths: readonly Record<"positions" | "mean_kl" | "top1" | "different_rows", number>[];
+    readonly layers: readonly Record<"attention" | "mlp" | "residual" | "router", number>[];
+  };
+  assert.equal(report.tokens, 80);
+  assert.equal(report.identical, true);
+  assert.equal(report.paths.length, 3);
+  for (const { positions, mean_kl, top1, different_rows } of report.paths) {
+    assert.ok(positions >= 80 && mean_kl < 1e-2 && top1 > 0.9 && different_rows === 0, out);
+  }
+  assert.ok(report.layers.length > 0 && report.layers.every(({ residual }) => residual < 0.1), out);
+  const missing = await ringside(["bench", "--align", "--model", tinyModel(), "--text", `${text}.none`]);
+  assert.equal(missing.exitCode, 1);
+  assert.match(missing.err, /none/);
+  assert.equal((await ringside(["bench", "--align", "--append"])).exitCode, 2);
 });

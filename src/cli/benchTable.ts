@@ -1,0 +1,60 @@
+// Owns: the tables of measured speeds, docs/bench/<device>.csv: their columns and adding rows to them.
+// Must never change what an older row says.
+import { execFile } from "node:child_process";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import * as path from "node:path";
+import { promisify } from "node:util";
+import { places } from "./places";
+
+/** One measured figure, by column; what a row does not tell stays empty. */
+export type BenchRow = Readonly<Record<string, unknown>>;
+
+/** New columns come last, so that the rows of older tables keep their places. */
+export const tableColumns = [
+  ..."commit,date,device,backend,shape,quant,threads,test,depth,tok_s,gb_s,roofline_pct,peer,peer_tok_s,ratio".split(
+    ",",
+  ),
+  ..."isa,kv,head_bits,sequences,to_one,bytes,distinct_experts,tops,peak_rss_bytes,rss_file_bytes".split(","),
+] as const;
+
+/** Adds one line a row to the table of the rows' processor and returns its path. */
+export async function appendToTable(rows: readonly BenchRow[]): Promise<string> {
+  const described = rows[0]?.["device"];
+  // "Name (R) CPU, avx2, 2 threads": the table is the processor's.
+  const [processor = ""] = (typeof described === "string" ? described : "unknown").split(", ");
+  const device = processor
+    .replaceAll(/\((R|TM)\)/gi, "")
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, "-")
+    .replaceAll(/^-|-$/g, "");
+  const file = path.join(places.benchTables, `${device}.csv`);
+  await mkdir(places.benchTables, { recursive: true });
+  const before = await readFile(file, "utf8").catch(() => "");
+  const always: BenchRow = { commit: await commit(), date: new Date().toISOString().slice(0, 10), device };
+  const lines = rows.map((row) => tableColumns.map((column) => cell({ ...row, ...always }[column])).join(","));
+  await writeFile(file, `${[...widened(before), ...lines].join("\n")}\n`);
+  return path.relative(places.root, file);
+}
+
+/** The lines of a table with today's header, the older rows filled up with empty cells. */
+export function widened(table: string): readonly string[] {
+  const [, ...rows] = table.split("\n").filter((line) => line !== "");
+  return [
+    tableColumns.join(","),
+    ...rows.map((row) => row + ",".repeat(Math.max(0, tableColumns.length - row.split(",").length))),
+  ];
+}
+
+function cell(value: unknown): string {
+  if (typeof value === "number") return String(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
+  return typeof value === "string" ? value.replaceAll(/[,\r\n"]/g, " ") : "";
+}
+
+async function commit(): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)("git", ["rev-parse", "--short", "HEAD"], { cwd: places.root });
+    return stdout.trim();
+  } catch {
+    return "";
+  }
+}
