@@ -1,8 +1,8 @@
 #include "model/checkpoint_quantization.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "io/json.h"
 #include "io/safetensors.h"
 
 namespace ringside {
@@ -11,131 +11,112 @@ namespace {
 constexpr size_t kMaxPatterns = 32;
 constexpr std::string_view kPatternMark = "re:";
 
-class QuantizationParser {
- public:
-  QuantizationParser(json::Value root, const std::string& path)
-      : root_(root), prefix_(path + ": quantization_config.") {}
+// A value in an error: never more than a few words of the file.
+std::string describe(json::Value value) {
+  if (value.is_string()) return std::string(value.as_string().substr(0, 64));
+  if (const auto number = value.as_integer()) return std::to_string(*number);
+  if (const auto truth = value.as_bool()) return *truth ? "true" : "false";
+  return json::kind_name(value.kind());
+}
 
-  Result<Quantization> parse() {
-    RS_CHECK(require(root_, "", "quant_method", "compressed-tensors"));
-    RS_CHECK(require(root_, "", "format", "pack-quantized"));
-    RS_CHECK(require_null("", "kv_cache_scheme", root_.find("kv_cache_scheme")));
-    const json::Value sparsity = root_.find("sparsity_config");
-    if (sparsity.size() > 0) return unsupported("sparsity_config", "nothing", "an object");
-    const json::Value groups = root_.find("config_groups");
-    if (!groups.is_object() || groups.size() != 1) {
-      return unsupported("config_groups", "one group", std::to_string(groups.size()));
-    }
-    const std::string group = "config_groups." + std::string(groups.begin().key().substr(0, 64)) + ".";
-    RS_CHECK(parse_group(*groups.begin(), group));
-    RS_CHECK(parse_list(root_.find("ignore"), "ignore", result_.ignore));
-    return std::move(result_);
+std::string text_of(std::string_view value) { return std::string(value); }
+std::string text_of(int64_t value) { return std::to_string(value); }
+
+// "32, 64 or 128"
+template <class T>
+std::string list_of(std::initializer_list<T> allowed) {
+  std::string text;
+  for (const T* value = allowed.begin(); value != allowed.end(); ++value) {
+    if (value != allowed.begin()) text += value + 1 == allowed.end() ? " or " : ", ";
+    text += text_of(*value);
   }
-
- private:
-  Error unsupported(const std::string& field, std::string expected, std::string actual) const {
-    return Error{ErrorKind::kQuantizationUnsupported, prefix_ + field, std::move(expected), std::move(actual)};
-  }
-
-  Status require(json::Value in, const std::string& where, const char* field, std::string_view expected) const {
-    const json::Value value = in.find(field);
-    if (value.is_string() && value.as_string() == expected) return Unit{};
-    return unsupported(
-        where + field, std::string(expected),
-        value.is_string() ? std::string(value.as_string().substr(0, 64)) : json::kind_name(value.kind()));
-  }
-
-  Status require_null(const std::string& where, const char* field, json::Value value) const {
-    if (value.is_null()) return Unit{};
-    return unsupported(where + field, "null", json::kind_name(value.kind()));
-  }
-
-  Status parse_group(json::Value group, const std::string& name) {
-    RS_CHECK(require_null(name, "input_activations", group.find("input_activations")));
-    RS_CHECK(require_null(name, "output_activations", group.find("output_activations")));
-    if (!group.find("format").is_null()) RS_CHECK(require(group, name, "format", "pack-quantized"));
-    const json::Value targets = group.find("targets");
-    if (targets.size() == 0) return unsupported(name + "targets", "a list of modules", json::kind_name(targets.kind()));
-    RS_CHECK(parse_list(targets, name + "targets", result_.targets));
-    return parse_weights(group.find("weights"), name + "weights.");
-  }
-
-  Status parse_weights(json::Value weights, const std::string& name) {
-    const auto number = [&](const char* field) { return weights.find(field).as_integer().value_or(-1); };
-    if (number("num_bits") != 8) return unsupported(name + "num_bits", "8", std::to_string(number("num_bits")));
-    RS_CHECK(require(weights, name, "type", "int"));
-    if (weights.find("symmetric").as_bool() != true) return unsupported(name + "symmetric", "true", "");
-    if (weights.find("dynamic").as_bool() == true) return unsupported(name + "dynamic", "false", "true");
-    // "weight" and "static" reorder nothing in the file; a reordering by group would need an index tensor.
-    const std::string_view order = weights.find("actorder").as_string();
-    if (!order.empty() && order != "weight" && order != "static") {
-      return unsupported(name + "actorder", "null", std::string(order.substr(0, 64)));
-    }
-    const std::string_view strategy = weights.find("strategy").as_string();
-    if (strategy == "channel") {
-      result_.group_columns = 0;
-      return Unit{};
-    }
-    if (strategy != "group") {
-      return unsupported(name + "strategy", "group or channel", std::string(strategy.substr(0, 64)));
-    }
-    result_.group_columns = number("group_size");
-    if (result_.group_columns != 32 && result_.group_columns != 64 && result_.group_columns != 128) {
-      return unsupported(name + "group_size", "32, 64 or 128", std::to_string(result_.group_columns));
-    }
-    return Unit{};
-  }
-
-  Status parse_list(json::Value list, const std::string& field, ModuleList& out) const {
-    if (list.is_null()) return Unit{};
-    if (!list.is_array() || list.size() > kMaxTensors) {
-      return unsupported(field, "a list of modules", json::kind_name(list.kind()));
-    }
-    size_t patterns = 0;
-    for (const json::Value entry : list) {
-      const std::string_view text = entry.as_string();
-      if (text.starts_with(kPatternMark) && ++patterns > kMaxPatterns) {
-        return unsupported(field, "at most 32 patterns", "more");
-      }
-      if (text.empty() || !out.add(text)) {
-        return unsupported(field, "module names and plain patterns", std::string(text.substr(0, 64)));
-      }
-    }
-    out.seal();
-    return Unit{};
-  }
-
-  json::Value root_;
-  std::string prefix_;
-  Quantization result_;
-};
+  return text;
+}
 
 }  // namespace
 
-bool ModuleList::add(std::string_view entry) {
-  if (!entry.starts_with(kPatternMark)) {
-    names_.emplace_back(entry);
-    return true;
-  }
-  std::optional<NamePattern> pattern = NamePattern::compile(entry.substr(kPatternMark.size()));
-  if (pattern) patterns_.push_back(std::move(*pattern));
-  return pattern.has_value();
+Error QuantizationFields::unsupported(std::string_view field, std::string expected, std::string actual) const {
+  return Error{ErrorKind::kQuantizationUnsupported, field.empty() ? name_ : name_of(field), std::move(expected),
+               std::move(actual)};
 }
 
-void ModuleList::seal() { std::sort(names_.begin(), names_.end()); }
+Result<std::string_view> QuantizationFields::one_of(std::string_view field,
+                                                    std::initializer_list<std::string_view> allowed,
+                                                    std::optional<std::string_view> fallback) const {
+  const json::Value value = find(field);
+  if (value.is_null() && fallback) return *fallback;
+  for (const std::string_view word : allowed) {
+    if (value.is_string() && value.as_string() == word) return word;
+  }
+  return unsupported(field, list_of(allowed), describe(value));
+}
+
+Result<int64_t> QuantizationFields::one_of(std::string_view field, std::initializer_list<int64_t> allowed,
+                                           std::optional<int64_t> fallback) const {
+  const json::Value value = find(field);
+  if (value.is_null() && fallback) return *fallback;
+  for (const int64_t number : allowed) {
+    if (value.as_integer() == number) return number;
+  }
+  return unsupported(field, list_of(allowed), describe(value));
+}
+
+Result<bool> QuantizationFields::boolean(std::string_view field, std::optional<bool> fallback) const {
+  const json::Value value = find(field);
+  if (value.is_null() && fallback) return *fallback;
+  if (const auto truth = value.as_bool()) return *truth;
+  return unsupported(field, "true or false", describe(value));
+}
+
+Status QuantizationFields::require_null(std::string_view field) const {
+  const json::Value value = find(field);
+  if (value.is_null()) return Unit{};
+  return unsupported(field, "null", describe(value));
+}
+
+Status QuantizationFields::require_empty(std::string_view field) const {
+  const json::Value value = find(field);
+  return value.is_object() && value.size() == 0 ? Status(Unit{}) : require_null(field);
+}
+
+Status visit_modules(const QuantizationFields& fields, std::string_view field,
+                     const std::function<void(std::string_view, std::optional<NamePattern>)>& each) {
+  const json::Value list = fields.find(field);
+  if (!list.is_array() || list.size() > kMaxTensors)
+    return fields.unsupported(field, "a list of modules", describe(list));
+  size_t patterns = 0;
+  for (const json::Value entry : list) {
+    const std::string_view text = entry.as_string();
+    if (!text.starts_with(kPatternMark)) {
+      if (text.empty()) return fields.unsupported(field, "module names and plain patterns", describe(entry));
+      each(text, std::nullopt);
+      continue;
+    }
+    if (++patterns > kMaxPatterns) return fields.unsupported(field, "at most 32 patterns", "more");
+    std::optional<NamePattern> pattern = NamePattern::compile(text.substr(kPatternMark.size()));
+    if (!pattern) return fields.unsupported(field, "module names and plain patterns", describe(entry));
+    each(text, std::move(pattern));
+  }
+  return Unit{};
+}
+
+Result<ModuleList> ModuleList::parse(const QuantizationFields& fields, std::string_view field) {
+  ModuleList modules;
+  if (fields.find(field).is_null()) return modules;
+  RS_CHECK(visit_modules(fields, field, [&](std::string_view text, std::optional<NamePattern> pattern) {
+    if (pattern) {
+      modules.patterns_.push_back(std::move(*pattern));
+    } else {
+      modules.names_.emplace_back(text);
+    }
+  }));
+  std::sort(modules.names_.begin(), modules.names_.end());
+  return modules;
+}
 
 bool ModuleList::contains(std::string_view module) const {
   if (std::binary_search(names_.begin(), names_.end(), module, std::less<std::string_view>())) return true;
   return std::any_of(patterns_.begin(), patterns_.end(), [&](const NamePattern& p) { return p.matches(module); });
-}
-
-Result<std::optional<Quantization>> parse_quantization(const std::string& config_text, const std::string& path) {
-  json::Document document;
-  RS_CHECK(document.parse(config_text, path));
-  const json::Value config = document.root().find("quantization_config");
-  if (config.is_null()) return std::optional<Quantization>();
-  RS_TRY(Quantization quantization, QuantizationParser(config, path).parse());
-  return std::optional<Quantization>(std::move(quantization));
 }
 
 }  // namespace ringside

@@ -68,6 +68,8 @@ class TensorWalk {
 
 }  // namespace
 
+bool is_router_base(std::string_view base) { return base.ends_with(".mlp.gate"); }
+
 Status visit_expected_tensors(const Config& config, const Visit& visit) { return TensorWalk(config, visit).run(); }
 
 bool is_skipped_tensor(std::string_view name, const Config& config) {

@@ -14,7 +14,7 @@ namespace ringside {
 enum class TensorRole {
   kEmbedding,  // a matrix that is looked up, not multiplied
   kLinear,     // a matrix that may be stored quantised
-  kRouter,     // a matrix that is never quantised: it decides which experts run
+  kRouter,     // a matrix that is read unquantised, however it is stored: it decides which experts run
   kVector,     // norm weights and expert_bias, rows = 1
 };
 
@@ -28,6 +28,9 @@ struct ExpectedTensor {
   // The name without ".weight".
   std::string base() const { return name.substr(0, name.size() - std::string_view(".weight").size()); }
 };
+
+// Whether a matrix of this name without ".weight" is a router.
+bool is_router_base(std::string_view base);
 
 // Calls `visit` for every tensor in the order of the network and stops at the first error. Nothing is collected: the
 // number of tensors comes from a file.

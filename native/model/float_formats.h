@@ -1,4 +1,4 @@
-// Owns: the 16-bit float formats of checkpoints, to and from fp32. Private to model/.
+// Owns: the 16-bit and 8-bit float formats of checkpoints, to and from fp32. Private to model/.
 #pragma once
 
 #include <bit>
@@ -25,6 +25,20 @@ inline float f16_to_float(uint16_t bits) {
   }
   const uint32_t wide_exponent = exponent == 31 ? 255 : exponent + 112;
   return std::bit_cast<float>(sign | (wide_exponent << 23) | (fraction << 13));
+}
+
+// e4m3fn: exponent bias 7, no infinity, NaN where all bits but the sign are set.
+inline float fp8_to_float(uint8_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x80u} << 24;
+  const uint32_t exponent = (bits >> 3) & 15;
+  const uint32_t fraction = bits & 7;
+  if ((bits & 0x7F) == 0x7F) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (exponent == 0) {
+    // Zero and subnormals: fraction * 2^-9, exact in fp32.
+    const float magnitude = static_cast<float>(fraction) * 0x1p-9f;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (fraction << 20));
 }
 
 }  // namespace ringside

@@ -129,7 +129,9 @@ class Reader {
       for (int64_t col = 0; col < matrix.cols; ++col) {
         const auto i = static_cast<size_t>(row * matrix.cols + col);
         const int64_t group = row * groups + col / matrix.group_columns;
-        out[i] = code(i) * matrix.scales[group] + (matrix.offsets == nullptr ? 0.0f : matrix.offsets[group]);
+        const double offset = matrix.offsets == nullptr ? 0.0 : static_cast<double>(matrix.offsets[group]);
+        // Exact in double, so that the value is rounded once.
+        out[i] = static_cast<float>(static_cast<double>(code(i)) * static_cast<double>(matrix.scales[group]) + offset);
       }
     }
   }

@@ -520,11 +520,11 @@ TEST("packed: quantisation this version does not read is refused by the field's 
   std::string many_patterns = "\"re:a\"";
   for (int i = 0; i < 32; ++i) many_patterns += ",\"re:a\"";
   const std::vector<Case> cases = {
-      {"\"num_bits\": 8", "\"num_bits\": 4", "config_groups.group_0.weights.num_bits"},
+      {"\"num_bits\": 8", "\"num_bits\": 3", "config_groups.group_0.weights.num_bits"},
       {"\"num_bits\": 8", "\"num_bits\": \"8\"", "weights.num_bits"},
       {"\"num_bits\": 8, ", "", "weights.num_bits"},
       {"\"type\": \"int\"", "\"type\": \"float\"", "weights.type"},
-      {"\"symmetric\": true", "\"symmetric\": false", "weights.symmetric"},
+      {"\"symmetric\": true", "\"symmetric\": 1", "weights.symmetric"},
       {"\"symmetric\": true, ", "", "weights.symmetric"},
       {"\"strategy\": \"group\"", "\"strategy\": \"tensor\"", "weights.strategy"},
       {"\"group_size\": 32", "\"group_size\": 128", "model.layers.0.attention.dense"},  // of 64 columns
@@ -532,13 +532,13 @@ TEST("packed: quantisation this version does not read is refused by the field's 
       {"\"group_size\": 32", "\"group_size\": 0", "weights.group_size"},
       {"\"group_size\": 32", "\"group_size\": -32", "weights.group_size"},
       {"\"group_size\": 32", "\"group_size\": 32.0", "weights.group_size"},
-      {"\"group_size\": 32", "\"group_size\": 32, \"actorder\": \"group\"", "weights.actorder"},
+      {"\"group_size\": 32", "\"group_size\": 32, \"actorder\": \"random\"", "weights.actorder"},
       {"\"group_size\": 32", "\"group_size\": 32, \"dynamic\": true", "weights.dynamic"},
       {"\"input_activations\": null", "\"input_activations\": {\"num_bits\": 8}", "input_activations"},
       {"\"input_activations\": null", "\"output_activations\": {\"num_bits\": 8}", "output_activations"},
       {"\"input_activations\": null", "\"format\": \"int-quantized\"", "group_0.format"},
-      {"\"compressed-tensors\"", "\"gptq\"", "quant_method"},
-      {"\"compressed-tensors\"", "\"fp8\"", "quant_method"},
+      {"\"compressed-tensors\"", "\"awq\"", "quant_method"},
+      {"\"compressed-tensors\"", "\"fbgemm_fp8\"", "quant_method"},
       {"\"compressed-tensors\"", "8", "quant_method"},
       {"\"pack-quantized\"", "\"float-quantized\"", "format"},
       {"\"ignore\": [", "\"kv_cache_scheme\": {}, \"ignore\": [", "kv_cache_scheme"},
