@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "cpu/forward.h"
-#include "cpu/kernels/norm.h"
 
 namespace ringside::cpu {
 namespace {

@@ -31,18 +31,17 @@ int64_t page_list_bytes(const Shape& shape, const std::vector<std::shared_ptr<Pa
 int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t, rs_memory_plan* out,
                     rs_error* error) {
   return guarded(error, "memory plan", [&]() -> Status {
-    if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_Q8) {
-      return Error{ErrorKind::kArgumentInvalid, "format", "0..2", std::to_string(format)};
+    if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_FP8) {
+      return Error{ErrorKind::kArgumentInvalid, "format", "0..4", std::to_string(format)};
     }
-    if (format == RS_WEIGHT_Q8 && group_columns < 1) {
+    if (format >= RS_WEIGHT_Q8 && group_columns < 1) {
       return Error{ErrorKind::kArgumentInvalid, "group columns", ">= 1", std::to_string(group_columns)};
     }
     const Shape shape(*config);
-    const int64_t group = std::max(kUnscaledGroupColumns, format == RS_WEIGHT_Q8 ? group_columns : 0);
     out->weight_bytes = planned_weight_bytes(shape, static_cast<rs_weight_format>(format), group_columns);
     out->state_bytes = LinearState::planned_bytes(shape);
     out->kv_bytes_per_token = Page::planned_bytes(shape) / kPageTokens;
-    out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores(), group) + LinearState::planned_bytes(shape);
+    out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores()) + LinearState::planned_bytes(shape);
     return Unit{};
   });
 }
@@ -58,7 +57,7 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   RS_CHECK(model->pool.start(options.threads == 0 ? physical_cores() : options.threads));
   RS_CHECK(load_weights(model->shape, source, options, model->pool, model->weights));
   const int threads = model->pool.threads();
-  RS_CHECK(Workspace::allocate(model->shape, threads, model->weights.largest_group_columns, model->workspace));
+  RS_CHECK(Workspace::allocate(model->shape, threads, model->workspace));
   RS_TRY(model->spare, LinearState::allocate(model->shape));
   model->device = processor_name() + ", " + model->kernels->isa + ", " + std::to_string(threads) +
                   (threads == 1 ? " thread" : " threads");

@@ -81,11 +81,12 @@ void Forward::run_experts(const Layer& layer) {
   std::vector<Product> gates;
   std::vector<Product> ups;  // each computed tile by tile together with its gate
   std::vector<Product> downs;
-  const auto add = [&](const Mlp& mlp, const float* x, int64_t rows, float* gate, float* up, float* out) {
+  const auto add = [&](const Mlp& mlp, const Product& in, float* gate, float* up, float* out,
+                       const QuantizedInput* gate_codes) {
     const int64_t width = mlp.gate.rows;
-    gates.push_back({&mlp.gate, x, hidden, rows, gate, width});
-    ups.push_back({&mlp.up, x, hidden, rows, up, width});
-    downs.push_back({&mlp.down, gate, width, rows, out, hidden});
+    gates.push_back({&mlp.gate, in.x, hidden, in.rows, gate, width, in.codes, in.codes_row});
+    ups.push_back({&mlp.up, in.x, hidden, in.rows, up, width, in.codes, in.codes_row});
+    downs.push_back({&mlp.down, gate, width, in.rows, out, hidden, gate_codes, in.codes_row});
   };
   int64_t row = 0;
   for (size_t e = 0; e < layer.experts.size(); ++e) {
@@ -94,13 +95,17 @@ void Forward::run_experts(const Layer& layer) {
     const int64_t offset = row * config_.expert_width;
     // The inputs are read before the outputs overwrite them: the two steps are separate regions.
     float* inputs = work_.gathered + row * hidden;
-    add(layer.experts[e], inputs, count, work_.expert_gate + offset, work_.expert_up + offset, inputs);
+    add(layer.experts[e], {nullptr, inputs, hidden, count, nullptr, 0, &work_.gathered_codes, row},
+        work_.expert_gate + offset, work_.expert_up + offset, inputs, &work_.expert_gate_codes);
     row += count;
   }
   if (layer.always.gate.rows > 0) {
-    add(layer.always, work_.normed, rows_, work_.always_gate, work_.always_up, work_.projected);
+    add(layer.always, {nullptr, work_.normed, hidden, rows_, nullptr, 0, &work_.normed_codes, 0}, work_.always_gate,
+        work_.always_up, work_.projected, &work_.always_gate_codes);
   }
 
+  parallel_.quantize(gates);
+  parallel_.quantize(ups);
   parallel_.products(gates, [&](size_t index, const ProductPart& part, int worker) {
     const Product& up = ups[index];
     parallel_.compute(up, part, worker);
@@ -109,6 +114,7 @@ void Forward::run_experts(const Layer& layer) {
       kernels_.silu_multiply(gates[index].y + at, up.y + at, part.columns);
     }
   });
+  parallel_.quantize(downs);
   parallel_.products(downs);
 }
 

@@ -3,7 +3,6 @@
 
 #include <array>
 
-#include "cpu/kernels/norm.h"
 #include "cpu/kernels/rope.h"
 
 namespace ringside::cpu {
@@ -66,17 +65,20 @@ void Forward::norm_rows(const std::vector<float>& weight, int64_t first_row, int
   const int64_t hidden = config_.hidden;
   parallel_.rows(rows, [&](int64_t r, int) {
     const int64_t at = (first_row + r) * hidden;
-    rms_norm(work_.residual + at, weight.data(), config_.rms_eps, hidden, work_.normed + at);
+    kernels_.rms_norm(work_.residual + at, weight.data(), config_.rms_eps, hidden, work_.normed + at);
   });
 }
 
 // qkv, and in linear layers output_gate, = normed · Wᵀ
 void Forward::project_attention(const Layer& layer) {
   const std::array products = {
-      Product{&layer.qkv, work_.normed, config_.hidden, rows_, work_.qkv, layer.qkv.rows},
-      Product{&layer.output_gate, work_.normed, config_.hidden, rows_, work_.output_gate, shape_.attention_width},
+      Product{&layer.qkv, work_.normed, config_.hidden, rows_, work_.qkv, layer.qkv.rows, &work_.normed_codes},
+      Product{&layer.output_gate, work_.normed, config_.hidden, rows_, work_.output_gate, shape_.attention_width,
+              &work_.normed_codes},
   };
-  parallel_.products(std::span(products).first(layer.is_softmax ? 1 : 2));
+  const std::span wanted = std::span(products).first(layer.is_softmax ? 1 : 2);
+  parallel_.quantize(wanted);
+  parallel_.products(wanted);
 }
 
 // mixed = grouped rmsnorm(mixed) · sigmoid(output_gate)
@@ -87,7 +89,7 @@ void Forward::gate_mixed(const Layer& layer) {
   parallel_.rows(rows_, [&](int64_t row, int) {
     float* mixed = work_.mixed + row * width;
     for (int64_t c = 0; c < width; c += group_width) {
-      rms_norm(mixed + c, layer.output_norm.data() + c, config_.rms_eps, group_width, mixed + c);
+      kernels_.rms_norm(mixed + c, layer.output_norm.data() + c, config_.rms_eps, group_width, mixed + c);
     }
     kernels_.sigmoid_gate(mixed, work_.output_gate + row * width, width);
   });
@@ -97,7 +99,8 @@ void Forward::gate_mixed(const Layer& layer) {
 void Forward::add_projection(const Layer& layer) {
   const int64_t hidden = config_.hidden;
   const std::array products = {
-      Product{&layer.dense, work_.mixed, shape_.attention_width, rows_, work_.projected, hidden}};
+      Product{&layer.dense, work_.mixed, shape_.attention_width, rows_, work_.projected, hidden, &work_.mixed_codes}};
+  parallel_.quantize(products);
   parallel_.products(products, [&](size_t, const ProductPart& part, int) {
     for (int64_t row = part.first_row; row < part.first_row + part.rows; ++row) {
       float* residual = work_.residual + row * hidden + part.first_column;
@@ -115,15 +118,16 @@ void Forward::head() {
     const int64_t first = segment.first_row + segment.rows - segment.wanted;
     norm_rows(model_.weights.final_norm, first, segment.wanted);
     products.push_back({&model_.weights.lm_head, work_.normed + first * config_.hidden, config_.hidden, segment.wanted,
-                        segment.logits, config_.vocab_rows});
+                        segment.logits, config_.vocab_rows, &work_.normed_codes, first});
   }
+  parallel_.quantize(products);
   parallel_.products(products);
 }
 
 // One head of one row: RMS norm over its channels, then rotation of the first rotary_dim of them.
 void Forward::norm_and_rotate(float* x, const std::vector<float>& weight, int64_t row) {
   const int64_t half = config_.rotary_dim / 2;
-  rms_norm(x, weight.data(), config_.rms_eps, config_.head_dim, x);
+  kernels_.rms_norm(x, weight.data(), config_.rms_eps, config_.head_dim, x);
   rotate(x, work_.cosines + row * half, work_.sines + row * half, half);
 }
 

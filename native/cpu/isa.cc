@@ -6,6 +6,10 @@
 namespace ringside::cpu {
 namespace {
 
+// Of every build, so that a name this machine cannot run is told apart from one that is no instruction set.
+constexpr const char* kNames[] = {"plain",      "avx2", "avxvnni", "avx512",  "avx512vnni",
+                                  "avx512bf16", "amx",  "neon",    "dotprod", "i8mm"};
+
 bool runs_avx2() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -36,12 +40,17 @@ std::vector<const Kernels*> available_kernels() {
 Result<const Kernels*> choose_kernels(const std::string& isa) {
   const std::vector<const Kernels*> tables = available_kernels();
   if (isa.empty()) return tables.back();
-  std::string names;
+  std::string available;
   for (const Kernels* table : tables) {
     if (isa == table->isa) return table;
-    names += (names.empty() ? "" : ", ") + std::string(table->isa);
+    available += (available.empty() ? "" : ", ") + std::string(table->isa);
   }
-  return Error{ErrorKind::kBackendUnavailable, "instruction set", names, isa};
+  std::string known;
+  for (const char* name : kNames) {
+    if (isa == name) return Error{ErrorKind::kBackendUnavailable, "instruction set", available, isa};
+    known += (known.empty() ? "" : ", ") + std::string(name);
+  }
+  return Error{ErrorKind::kArgumentInvalid, "instruction set", known, isa};
 }
 
 std::string processor_name() {

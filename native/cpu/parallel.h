@@ -27,7 +27,7 @@ class Interrupt {
   std::atomic<bool> stop_{false};
 };
 
-// y[r] = x[r] · wᵀ for `rows` rows.
+// y[r] = x[r] · wᵀ for `rows` rows. Coded weights multiply the codes of x, which Parallel::quantize fills.
 struct Product {
   const PackedMatrix* w;
   const float* x;
@@ -35,6 +35,8 @@ struct Product {
   int64_t rows;
   float* y;
   int64_t y_stride;
+  const QuantizedInput* codes = nullptr;  // null: w is never coded
+  int64_t codes_row = 0;                  // of x[0] among them
 
   int64_t row_blocks() const { return (rows + kBlockRows - 1) / kBlockRows; }
   int64_t jobs() const { return w->tile_count() * row_blocks(); }
@@ -75,6 +77,26 @@ class Parallel {
     });
   }
 
+  // The codes of the inputs of all products with coded weights. Rows that several products share are done once if these
+  // follow each other.
+  void quantize(std::span<const Product> list) {
+    const Product* before = nullptr;
+    for (const Product& product : list) {
+      if (!product.w->is_coded()) continue;
+      const bool is_done = before != nullptr && before->codes == product.codes &&
+                           before->codes_row == product.codes_row && before->rows == product.rows &&
+                           before->w->group_columns == product.w->group_columns;
+      if (!is_done) {
+        const QuantizedRows out = product.codes->rows_for(*product.w);
+        rows(product.rows, [&](int64_t row, int) {
+          model_.kernels->quantize_rows(product.x + row * product.x_stride, product.x_stride, product.codes_row + row,
+                                        1, out);
+        });
+      }
+      before = &product;
+    }
+  }
+
   // Computes all products in one region; after(product, part, worker) runs on each part when it is there.
   template <class After>
   void products(std::span<const Product> list, const After& after) {
@@ -93,22 +115,30 @@ class Parallel {
   }
 
   void compute(const Product& product, const ProductPart& part, int worker) {
-    const float* x = product.x + part.first_row * product.x_stride;
     float* y = product.y + part.first_row * product.y_stride + part.first_column;
     WorkerSpace& scratch = space(worker);
     if (part.columns == kTileRows) {
-      model_.kernels->matmul_tile(*product.w, part.tile, x, product.x_stride, part.rows, y, product.y_stride,
-                                  scratch.panel);
+      compute_tile(product, part, y, product.y_stride, scratch);
       return;
     }
-    model_.kernels->matmul_tile(*product.w, part.tile, x, product.x_stride, part.rows, scratch.edge, kTileRows,
-                                scratch.panel);
+    compute_tile(product, part, scratch.edge, kTileRows, scratch);
     for (int64_t row = 0; row < part.rows; ++row) {
       std::copy_n(scratch.edge + row * kTileRows, part.columns, y + row * product.y_stride);
     }
   }
 
  private:
+  void compute_tile(const Product& product, const ProductPart& part, float* y, int64_t y_stride, WorkerSpace& scratch) {
+    const PackedMatrix& w = *product.w;
+    if (w.is_coded()) {
+      model_.kernels->matmul_coded(w, part.tile, product.codes->rows_for(w), product.codes_row + part.first_row,
+                                   part.rows, y, y_stride, scratch.coded);
+    } else {
+      model_.kernels->matmul_tile(w, part.tile, product.x + part.first_row * product.x_stride, product.x_stride,
+                                  part.rows, y, y_stride, scratch.panel);
+    }
+  }
+
   static ProductPart part_of(const Product& product, int64_t job) {
     // Row blocks of one tile follow each other, so that its weights are still near when the second block wants them.
     const int64_t blocks = product.row_blocks();

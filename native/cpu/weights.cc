@@ -27,19 +27,9 @@ class LentMatrix {
       return to_error(error);
     }
     is_lent_ = true;
-    const bool is_known =
-        matrix_.format == RS_WEIGHT_F32 || matrix_.format == RS_WEIGHT_BF16 || matrix_.format == RS_WEIGHT_Q8;
-    if (!is_known) {
-      return Error{ErrorKind::kQuantizationUnsupported, base, "F32, BF16 or Q8", std::to_string(matrix_.format)};
-    }
-    if (matrix_.format == RS_WEIGHT_Q8 && (matrix_.group_columns < 1 || columns % matrix_.group_columns != 0)) {
-      return Error{ErrorKind::kQuantizationUnsupported, base,
-                   "groups that divide " + std::to_string(columns) + " columns", std::to_string(matrix_.group_columns)};
-    }
     return Unit{};
   }
   const rs_matrix& get() const { return matrix_; }
-  rs_weight_format format() const { return static_cast<rs_weight_format>(matrix_.format); }
 
  private:
   const rs_weight_source& source_;
@@ -106,7 +96,7 @@ class Loader {
     const rs_config& config = shape_.config;
     const std::string mlp_prefix = prefix + "mlp.";
     if (shape_.is_dense(index)) return mlp(mlp_prefix, config.dense_width, layer.always);
-    RS_CHECK(matrix(mlp_prefix + "gate", config.experts, config.hidden, layer.router));
+    RS_CHECK(router(mlp_prefix + "gate", config.experts, config.hidden, layer.router));
     layer.expert_bias.assign(static_cast<size_t>(config.experts), 0.0f);
     if (config.expert_bias != 0) RS_CHECK(vector(mlp_prefix + "gate.expert_bias", config.experts, layer.expert_bias));
     layer.experts.resize(static_cast<size_t>(config.experts));
@@ -126,40 +116,46 @@ class Loader {
   Status matrix(const std::string& base, int64_t rows, int64_t columns, PackedMatrix& to) {
     LentMatrix lent(source_);
     RS_CHECK(lent.read(base, rows, columns));
-    to = packed_shape(lent.format(), rows, columns, lent.get().group_columns);
-    out_.largest_group_columns = std::max(out_.largest_group_columns, to.group_columns);
-    RS_TRY(uint8_t * tiles, out_.arena.allocate(packed_tile_bytes(to), "weights"));
-    float* scales = nullptr;
-    if (packed_scale_bytes(to) > 0) {
-      RS_TRY(uint8_t * bytes, out_.arena.allocate(packed_scale_bytes(to), "weights"));
-      scales = reinterpret_cast<float*>(bytes);
-    }
-    pool_.run(to.tile_count(), [&](int64_t tile, int) { pack_tile(lent.get(), to, tile, tiles, scales); });
+    RS_TRY(to, packed_shape(base, lent.get()));
+    return pack(lent.get(), to);
+  }
+
+  // A router is multiplied in fp32 whatever it is stored in: close scores decide which experts run.
+  Status router(const std::string& base, int64_t rows, int64_t columns, PackedMatrix& to) {
+    LentMatrix lent(source_);
+    RS_CHECK(lent.read(base, rows, columns));
+    to = packed_shape_unquantized(lent.get());
+    return pack(lent.get(), to);
+  }
+
+  Status pack(const rs_matrix& stored, PackedMatrix& to) {
+    RS_TRY(uint8_t * tiles, out_.arena.allocate(packed_bytes(to), "weights"));
+    pool_.run(to.tile_count(),
+              [&](int64_t tile, int) { pack_tile(stored, tile * kTileRows, to, tiles + tile * to.tile_bytes()); });
     to.tiles = tiles;
-    to.scales = scales;
     return advance();
   }
 
   Status load_embedding() {
-    const int64_t rows = shape_.config.vocab_rows;
-    const int64_t columns = shape_.config.hidden;
     LentMatrix lent(source_);
-    RS_CHECK(lent.read("model.word_embeddings", rows, columns));
-    Embedding& to = out_.embedding;
-    to.format = lent.format();
-    to.columns = columns;
-    to.group_columns = lent.get().group_columns;
-    const int64_t element_bytes = to.format == RS_WEIGHT_F32 ? 4 : to.format == RS_WEIGHT_BF16 ? 2 : 1;
-    RS_TRY(uint8_t * data, out_.arena.allocate(rows * columns * element_bytes, "weights"));
-    std::memcpy(data, lent.get().data, static_cast<size_t>(rows * columns * element_bytes));
-    to.data = data;
-    if (to.format == RS_WEIGHT_Q8) {
-      const int64_t bytes = rows * (columns / to.group_columns) * static_cast<int64_t>(sizeof(float));
-      RS_TRY(uint8_t * scales, out_.arena.allocate(bytes, "weights"));
-      std::memcpy(scales, lent.get().scales, static_cast<size_t>(bytes));
-      to.scales = reinterpret_cast<const float*>(scales);
-    }
+    RS_CHECK(lent.read("model.word_embeddings", shape_.config.vocab_rows, shape_.config.hidden));
+    rs_matrix& to = out_.embedding.stored;
+    to = lent.get();
+    to.owner = nullptr;
+    RS_TRY(to.data, copy(to.data, to.rows * stored_row_bytes(to.format, to.cols)));
+    const int64_t scale_bytes = to.rows * stored_groups(to) * static_cast<int64_t>(sizeof(float));
+    RS_TRY(const uint8_t* scales, copy(to.scales, scale_bytes));
+    RS_TRY(const uint8_t* offsets, copy(to.offsets, to.offsets == nullptr ? 0 : scale_bytes));
+    to.scales = reinterpret_cast<const float*>(scales);
+    to.offsets = reinterpret_cast<const float*>(offsets);
     return advance();
+  }
+
+  Result<const uint8_t*> copy(const void* from, int64_t bytes) {
+    if (bytes == 0) return static_cast<const uint8_t*>(nullptr);
+    RS_TRY(uint8_t * to, out_.arena.allocate(bytes, "weights"));
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+    return static_cast<const uint8_t*>(to);
   }
 
   Status vector(const std::string& name, int64_t length, std::vector<float>& to) {
@@ -203,25 +199,6 @@ Shape::Shape(const rs_config& given)
   softmax_layers = config.layers - linear_layers;
 }
 
-void Embedding::row(int64_t index, float* out) const {
-  const int64_t first = index * columns;
-  if (format == RS_WEIGHT_F32) {
-    std::memcpy(out, static_cast<const float*>(data) + first, static_cast<size_t>(columns) * sizeof(float));
-    return;
-  }
-  if (format == RS_WEIGHT_BF16) {
-    const uint16_t* from = static_cast<const uint16_t*>(data) + first;
-    for (int64_t c = 0; c < columns; ++c) {
-      const uint32_t bits = static_cast<uint32_t>(from[c]) << 16;
-      std::memcpy(out + c, &bits, sizeof bits);
-    }
-    return;
-  }
-  const int8_t* from = static_cast<const int8_t*>(data) + first;
-  const float* row_scales = scales + index * (columns / group_columns);
-  for (int64_t c = 0; c < columns; ++c) out[c] = static_cast<float>(from[c]) * row_scales[c / group_columns];
-}
-
 Status load_weights(const Shape& shape, const rs_weight_source& source, const rs_load_options& options,
                     ThreadPool& pool, Weights& out) {
   return Loader(shape, source, options, pool, out).load();
@@ -229,24 +206,29 @@ Status load_weights(const Shape& shape, const rs_weight_source& source, const rs
 
 int64_t planned_weight_bytes(const Shape& shape, rs_weight_format format, int64_t group_columns) {
   const rs_config& config = shape.config;
-  const auto bytes = [&](int64_t rows, int64_t columns) {
+  const auto bytes = [&](rs_weight_format stored_in, int64_t rows, int64_t columns) {
+    rs_matrix stored{};
+    stored.format = stored_in;
+    stored.rows = rows;
+    stored.cols = columns;
     // Groups that do not divide a narrow matrix are stored as one group a row.
-    const bool divides = group_columns > 0 && columns % group_columns == 0;
-    const PackedMatrix packed = packed_shape(format, rows, columns, divides ? group_columns : columns);
-    return packed_tile_bytes(packed) + packed_scale_bytes(packed);
+    stored.group_columns = group_columns > 0 && columns % group_columns == 0 ? group_columns : columns;
+    const Result<PackedMatrix> packed = packed_shape("", stored);
+    return packed ? packed_bytes(packed.value()) : 0;
   };
+  const auto in_format = [&](int64_t rows, int64_t columns) { return bytes(format, rows, columns); };
   const auto mlp = [&](int64_t width) {
-    return width == 0 ? 0 : 2 * bytes(width, config.hidden) + bytes(config.hidden, width);
+    return width == 0 ? 0 : 2 * in_format(width, config.hidden) + in_format(config.hidden, width);
   };
   const rs_weight_format router_format = format == RS_WEIGHT_F32 ? RS_WEIGHT_F32 : RS_WEIGHT_BF16;
-  int64_t total = 2 * bytes(config.vocab_rows, config.hidden);
+  int64_t total = 2 * in_format(config.vocab_rows, config.hidden);
   for (int64_t i = 0; i < config.layers; ++i) {
-    total += bytes(shape.qkv_width(i), config.hidden) + bytes(config.hidden, shape.attention_width);
-    if (!shape.is_softmax(i)) total += bytes(shape.attention_width, config.hidden);
+    total += in_format(shape.qkv_width(i), config.hidden) + in_format(config.hidden, shape.attention_width);
+    if (!shape.is_softmax(i)) total += in_format(shape.attention_width, config.hidden);
     if (shape.is_dense(i)) {
       total += mlp(config.dense_width);
     } else {
-      total += packed_tile_bytes(packed_shape(router_format, config.experts, config.hidden, 0));
+      total += bytes(router_format, config.experts, config.hidden);
       total += config.experts * mlp(config.expert_width) + mlp(config.shared_width);
     }
   }

@@ -65,15 +65,11 @@ struct Layer {
   std::vector<Mlp> experts;
 };
 
-// Row-major, for lookups of single rows.
+// Row-major as stored, for lookups of single rows.
 struct Embedding {
-  rs_weight_format format = RS_WEIGHT_F32;
-  int64_t columns = 0;
-  int64_t group_columns = 0;
-  const void* data = nullptr;
-  const float* scales = nullptr;
+  rs_matrix stored{};
 
-  void row(int64_t index, float* out) const;
+  void row(int64_t index, float* out) const { row_to_float(stored, index, out); }
 };
 
 struct Weights {
@@ -81,8 +77,7 @@ struct Weights {
   std::vector<Layer> layers;
   std::vector<float> final_norm;  // [hidden]
   PackedMatrix lm_head;           // [vocab_rows, hidden]
-  int64_t largest_group_columns = kUnscaledGroupColumns;
-  Arena arena;  // holds every matrix
+  Arena arena;                    // holds every matrix
 };
 
 // Pulls the weights tensor by tensor; each is packed by the pool and given back before the next is asked for.

@@ -4,8 +4,27 @@
 #include <algorithm>
 
 namespace ringside::cpu {
+namespace {
 
-void Workspace::carve(const Shape& shape, int64_t largest_group_columns, Carver& carver) {
+// Pages of a size of group that no matrix has are never touched.
+void take_quantized(QuantizedInput& input, int64_t rows, int64_t columns, Carver& carver) {
+  const auto take = [&](QuantizedRows& part, int64_t group_columns) {
+    part.columns = columns;
+    part.group_columns = group_columns;
+    part.groups = (columns + group_columns - 1) / group_columns;
+    part.stride = (part.groups * group_columns + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
+    carver.take(part.values, rows * part.stride);
+    carver.take(part.scales, rows * part.groups);
+    carver.take(part.sums, rows * part.groups);
+  };
+  take(input.groups_of_32, 32);
+  take(input.groups_of_64, 64);
+  take(input.groups_of_128, 128);
+}
+
+}  // namespace
+
+void Workspace::carve(const Shape& shape, Carver& carver) {
   const rs_config& config = shape.config;
   const int64_t hidden = config.hidden;
   const int64_t d = config.head_dim;
@@ -35,8 +54,16 @@ void Workspace::carve(const Shape& shape, int64_t largest_group_columns, Carver&
   carver.take(partial_maximum, key_blocks * kSplitRows * config.heads);
   carver.take(partial_sum, key_blocks * kSplitRows * config.heads);
   carver.take(partial_mixed, key_blocks * kSplitRows * config.heads * d);
+  take_quantized(normed_codes, kSlabRows, hidden, carver);
+  take_quantized(mixed_codes, kSlabRows, shape.attention_width, carver);
+  take_quantized(gathered_codes, routed_rows, hidden, carver);
+  take_quantized(expert_gate_codes, routed_rows, config.expert_width, carver);
+  take_quantized(always_gate_codes, kSlabRows, shape.largest_mlp_width, carver);
+  const int64_t widest =
+      std::max({hidden, shape.attention_width, int64_t{config.expert_width}, shape.largest_mlp_width});
   for (WorkerSpace& worker : workers) {
-    carver.take(worker.panel, largest_group_columns * kTileRows);
+    carver.take(worker.panel, kUnscaledGroupColumns * kTileRows);
+    carver.take(worker.coded, coded_scratch_bytes(widest));
     carver.take(worker.edge, kBlockRows * kTileRows);
     carver.take(worker.query, query_rows * d);
     carver.take(worker.scores, query_rows * kPageTokens);
@@ -54,19 +81,19 @@ void Workspace::carve(const Shape& shape, int64_t largest_group_columns, Carver&
   }
 }
 
-int64_t Workspace::planned_bytes(const Shape& shape, int threads, int64_t largest_group_columns) {
+int64_t Workspace::planned_bytes(const Shape& shape, int threads) {
   Workspace plan;
   plan.workers.resize(static_cast<size_t>(threads));
   Carver counter(nullptr);
-  plan.carve(shape, largest_group_columns, counter);
+  plan.carve(shape, counter);
   return counter.bytes();
 }
 
-Result<Unit> Workspace::allocate(const Shape& shape, int threads, int64_t largest_group_columns, Workspace& out) {
+Result<Unit> Workspace::allocate(const Shape& shape, int threads, Workspace& out) {
   out.workers.resize(static_cast<size_t>(threads));
-  RS_TRY(out.memory_, MappedMemory::allocate(planned_bytes(shape, threads, largest_group_columns), "workspace"));
+  RS_TRY(out.memory_, MappedMemory::allocate(planned_bytes(shape, threads), "workspace"));
   Carver carver(out.memory_.data());
-  out.carve(shape, largest_group_columns, carver);
+  out.carve(shape, carver);
   return Unit{};
 }
 

@@ -14,9 +14,23 @@ inline constexpr int64_t kBlockRows = 256;  // rows of one matrix product job
 inline constexpr int64_t kSplitRows = 8;    // up to here attention is shared out by key blocks, above by rows
 inline constexpr int64_t kQueryRows = 128;  // query rows (tokens × heads of one kv head) that read a key block together
 
+// Rows of activations quantised for the coded matrices that multiply them, once for each size of group among these.
+struct QuantizedInput {
+  QuantizedRows groups_of_32, groups_of_64, groups_of_128;  // shaped for the widest rows
+
+  // The buffer as the inputs of `w`.
+  QuantizedRows rows_for(const PackedMatrix& w) const {
+    QuantizedRows rows = w.group_columns == 32 ? groups_of_32 : w.group_columns == 64 ? groups_of_64 : groups_of_128;
+    rows.columns = w.columns;
+    rows.groups = w.group_count();
+    return rows;
+  }
+};
+
 // Scratch of one thread.
 struct WorkerSpace {
-  float* panel;          // [largest group of columns, 64]: weights widened to fp32
+  float* panel;          // [128, 64]: weights widened to fp32
+  uint8_t* coded;        // coded_scratch_bytes of the widest input
   float* edge;           // [256, 64]: outputs of a tile that is not full
   float* query;          // [query rows, head_dim]
   float* scores;         // [query rows, 256]
@@ -34,8 +48,8 @@ struct WorkerSpace {
 };
 
 struct Workspace {
-  static Result<Unit> allocate(const Shape& shape, int threads, int64_t largest_group_columns, Workspace& out);
-  static int64_t planned_bytes(const Shape& shape, int threads, int64_t largest_group_columns);
+  static Result<Unit> allocate(const Shape& shape, int threads, Workspace& out);
+  static int64_t planned_bytes(const Shape& shape, int threads);
 
   int64_t query_rows = 0;  // capacity of the worker's query buffers
 
@@ -58,13 +72,18 @@ struct Workspace {
   float* always_gate;       // [512, widest dense or shared MLP]
   float* always_up;         // the same
   // Partial attention of up to 8 tokens to every key block of the context; only touched as far as the context goes.
-  float* partial_maximum;  // [key blocks, 8 * heads]
-  float* partial_sum;      // [key blocks, 8 * heads]
-  float* partial_mixed;    // [key blocks, 8 * heads, head_dim]
+  float* partial_maximum;            // [key blocks, 8 * heads]
+  float* partial_sum;                // [key blocks, 8 * heads]
+  float* partial_mixed;              // [key blocks, 8 * heads, head_dim]
+  QuantizedInput normed_codes;       // of the buffers without _codes, row by row
+  QuantizedInput mixed_codes;        //
+  QuantizedInput gathered_codes;     //
+  QuantizedInput expert_gate_codes;  //
+  QuantizedInput always_gate_codes;  //
   std::vector<WorkerSpace> workers;
 
  private:
-  void carve(const Shape& shape, int64_t largest_group_columns, Carver& carver);
+  void carve(const Shape& shape, Carver& carver);
   MappedMemory memory_;
 };
 

@@ -162,14 +162,15 @@ void compare_with_reference(random_model::Shape& shape, rs_weight_format format,
   }
 }
 
-constexpr double kRounding = 1e-3;  // of fp32 against float64 over a few layers
+constexpr double kRounding = 1e-3;   // of fp32 against float64 over a few layers
+constexpr double kInt8Inputs = 0.1;  // of activations in 8 bits, which the reference does not round
 
 }  // namespace
 
 TEST("small random models agree with the reference on every instruction set and weight format") {
   for (const rs_weight_format format : {RS_WEIGHT_F32, RS_WEIGHT_BF16, RS_WEIGHT_Q8}) {
     random_model::Shape shape;
-    compare_with_reference(shape, format, 300, kRounding);
+    compare_with_reference(shape, format, 300, format == RS_WEIGHT_Q8 ? kInt8Inputs : kRounding);
   }
 }
 
@@ -395,7 +396,7 @@ TEST("bad arguments are refused by kind and leave the session alone") {
     CHECK_EQ(error.kind, static_cast<int32_t>(kind));
     CHECK(loaded == nullptr);
   };
-  load_refused(1, "avx1024", ErrorKind::kBackendUnavailable);
+  load_refused(1, "avx1024", ErrorKind::kArgumentInvalid);
   load_refused(-1, "", ErrorKind::kArgumentInvalid);
   load_refused(100000, "", ErrorKind::kArgumentInvalid);
 }

@@ -11,7 +11,6 @@
 
 #include "check.h"
 #include "cpu/isa.h"
-#include "cpu/kernels/norm.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/rope.h"
 #include "cpu/kernels/router.h"
@@ -38,46 +37,32 @@ void check_close(double got, double expected, double bound, const std::string& w
 struct Packed {
   PackedMatrix matrix;
   std::vector<uint8_t> tiles;
-  std::vector<float> scales;
   std::vector<double> values;  // [rows, columns]
 };
 
-Packed random_matrix(Random& random, rs_weight_format format, int64_t rows, int64_t columns, int64_t group) {
+Packed random_matrix(Random& random, rs_weight_format format, int64_t rows, int64_t columns) {
   Packed packed;
   std::vector<float> f32;
   std::vector<uint16_t> bf16;
-  std::vector<int8_t> q8;
-  std::vector<float> scales = random_values(random, rows * (columns / group));
   for (int64_t i = 0; i < rows * columns; ++i) {
-    const float value = random.uniform(-1.0f, 1.0f);
-    if (format == RS_WEIGHT_F32) {
-      f32.push_back(value);
-      packed.values.push_back(value);
-    } else if (format == RS_WEIGHT_BF16) {
-      bf16.push_back(random_model::bf16_of(value));
-      const uint32_t bits = static_cast<uint32_t>(bf16.back()) << 16;
-      float rounded;
-      std::memcpy(&rounded, &bits, sizeof rounded);
-      packed.values.push_back(rounded);
-    } else {
-      q8.push_back(static_cast<int8_t>(random.below(256) - 128));
-      const int64_t row = i / columns;
-      packed.values.push_back(static_cast<double>(q8.back()) *
-                              scales[static_cast<size_t>(row * (columns / group) + i % columns / group)]);
-    }
+    f32.push_back(random.uniform(-1.0f, 1.0f));
+    bf16.push_back(random_model::bf16_of(f32.back()));
+    const uint32_t bits = static_cast<uint32_t>(bf16.back()) << 16;
+    float rounded;
+    std::memcpy(&rounded, &bits, sizeof rounded);
+    packed.values.push_back(format == RS_WEIGHT_BF16 ? rounded : f32.back());
   }
-  const void* data = format == RS_WEIGHT_F32    ? static_cast<const void*>(f32.data())
-                     : format == RS_WEIGHT_BF16 ? static_cast<const void*>(bf16.data())
-                                                : static_cast<const void*>(q8.data());
-  const rs_matrix from{format, rows, columns, group, data, scales.data(), nullptr, nullptr};
-  packed.matrix = packed_shape(format, rows, columns, group);
-  packed.tiles.resize(static_cast<size_t>(packed_tile_bytes(packed.matrix)));
-  packed.scales.resize(static_cast<size_t>(packed_scale_bytes(packed.matrix)) / sizeof(float));
+  rs_matrix stored{};
+  stored.format = format;
+  stored.rows = rows;
+  stored.cols = columns;
+  stored.data = format == RS_WEIGHT_F32 ? static_cast<const void*>(f32.data()) : bf16.data();
+  packed.matrix = packed_shape_unquantized(stored);
+  packed.tiles.resize(static_cast<size_t>(packed_bytes(packed.matrix)));
   for (int64_t tile = 0; tile < packed.matrix.tile_count(); ++tile) {
-    pack_tile(from, packed.matrix, tile, packed.tiles.data(), packed.scales.data());
+    pack_tile(stored, tile * kTileRows, packed.matrix, packed.tiles.data() + tile * packed.matrix.tile_bytes());
   }
   packed.matrix.tiles = packed.tiles.data();
-  packed.matrix.scales = packed.scales.empty() ? nullptr : packed.scales.data();
   return packed;
 }
 
@@ -85,7 +70,7 @@ Packed random_matrix(Random& random, rs_weight_format format, int64_t rows, int6
 std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const std::vector<float>& x, int64_t rows) {
   const int64_t stride = w.tile_count() * kTileRows;
   std::vector<float> y(static_cast<size_t>(rows * stride), std::numeric_limits<float>::quiet_NaN());
-  std::vector<float> panel(static_cast<size_t>(std::max(w.group_columns, kUnscaledGroupColumns) * kTileRows));
+  std::vector<float> panel(static_cast<size_t>(kUnscaledGroupColumns * kTileRows));
   for (int64_t tile = 0; tile < w.tile_count(); ++tile) {
     kernels.matmul_tile(w, tile, x.data(), w.columns, rows, y.data() + tile * kTileRows, stride, panel.data());
   }
@@ -96,13 +81,12 @@ constexpr int64_t kOddSizes[] = {1, 7, 63, 64, 65, 130, 500};
 
 }  // namespace
 
-TEST("matrix products of every format and size are right, and rows do not depend on their company") {
+TEST("products of unquantised matrices of every size are right, and rows do not depend on their company") {
   Random random(1);
-  for (const rs_weight_format format : {RS_WEIGHT_F32, RS_WEIGHT_BF16, RS_WEIGHT_Q8}) {
+  for (const rs_weight_format format : {RS_WEIGHT_F32, RS_WEIGHT_BF16}) {
     for (const int64_t outputs : kOddSizes) {
       for (const int64_t columns : kOddSizes) {
-        const int64_t group = columns % 5 == 0 ? columns / 5 : columns;
-        const Packed w = random_matrix(random, format, outputs, columns, group);
+        const Packed w = random_matrix(random, format, outputs, columns);
         const int64_t rows = 23;
         const std::vector<float> x = random_values(random, rows * columns);
         for (const Kernels* kernels : available_kernels()) {
@@ -135,7 +119,7 @@ TEST("matrix products of every format and size are right, and rows do not depend
 
 TEST("the vector instruction sets give equal products") {
   Random random(2);
-  const Packed w = random_matrix(random, RS_WEIGHT_Q8, 130, 256, 64);
+  const Packed w = random_matrix(random, RS_WEIGHT_BF16, 130, 256);
   const std::vector<float> x = random_values(random, 40 * 256);
   std::vector<float> before;
   for (const Kernels* kernels : available_kernels()) {
@@ -303,14 +287,19 @@ TEST("the exponential keeps its digits over the range that attention uses") {
 TEST("RMS norm of odd widths is right and may work in place") {
   for (const int64_t count : kOddSizes) {
     Random random(static_cast<uint64_t>(count));
-    std::vector<float> x = random_values(random, count, 3.0f);
+    const std::vector<float> x = random_values(random, count, 3.0f);
     const std::vector<float> weight = random_values(random, count);
     double squares = 0.0;
     for (const float value : x) squares += static_cast<double>(value) * value;
     const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(count) + 1e-6);
-    const std::vector<float> before = x;
-    rms_norm(x.data(), weight.data(), 1e-6f, count, x.data());
-    for (size_t i = 0; i < x.size(); ++i) check_close(x[i], before[i] * inverse * weight[i], 1e-6, "rms norm");
+    std::vector<float> first;
+    for (const Kernels* kernels : available_kernels()) {
+      std::vector<float> out = x;
+      kernels->rms_norm(out.data(), weight.data(), 1e-6f, count, out.data());
+      for (size_t i = 0; i < x.size(); ++i) check_close(out[i], x[i] * inverse * weight[i], 1e-6, kernels->isa);
+      if (first.empty()) first = out;
+      CHECK(std::memcmp(first.data(), out.data(), out.size() * sizeof(float)) == 0);
+    }
   }
 }
 
@@ -421,5 +410,15 @@ TEST("an instruction set is found by name or refused") {
   CHECK(choose_kernels("").value() == available_kernels().back());
   const auto refused = choose_kernels("sse9");
   CHECK(!refused.ok());
-  CHECK(refused.error().kind == ringside::ErrorKind::kBackendUnavailable);
+  CHECK(refused.error().kind == ringside::ErrorKind::kArgumentInvalid);
+  CHECK(refused.error().expected.find("avx512vnni") != std::string::npos);
+  const auto elsewhere = choose_kernels(
+#if defined(__x86_64__)
+      "dotprod"
+#else
+      "avx2"
+#endif
+  );
+  CHECK(!elsewhere.ok());
+  CHECK(elsewhere.error().kind == ringside::ErrorKind::kBackendUnavailable);
 }

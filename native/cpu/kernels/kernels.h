@@ -13,20 +13,53 @@ inline constexpr int64_t kTileRows = 64;     // outputs that lie side by side in
 inline constexpr int64_t kChunkTokens = 64;  // RS_CHUNK_TOKENS
 inline constexpr int64_t kPageTokens = 256;  // RS_PAGE_TOKENS: also the key block of attention
 
-enum class PackedFormat : int32_t { kF32, kBF16, kQ8 };
+enum class PackedFormat : int32_t { kF32, kBF16, kQ8, kQ4 };
 
-// Weights [rows = outputs, columns = inputs], cut into tiles of 64 outputs, the last one filled up with zeros.
+// Weights [rows = outputs, columns = inputs], cut into tiles of 64 outputs; missing outputs and columns are zero.
+// A tile of kF32 or kBF16 is [columns, 64]. A tile of a coded format is its groups one after the other, each a block:
+//   kQ8  codes [group / 4, 64 outputs, 4 columns], signed bytes
+//   kQ4  codes [group / 8, 64 outputs, 4 bytes]: byte b holds column 8i + b in its low half and column 8i + 4 + b in
+//        its high half, each as code + 8
+// then 64 fp32 scales, then 64 fp32 offsets if the matrix has any: weight = code * scale + offset. Sixteen outputs of
+// four columns are one vector of the dot-product instructions and one row of an AMX tile.
 struct PackedMatrix {
   PackedFormat format = PackedFormat::kF32;
   int64_t rows = 0;
   int64_t columns = 0;
-  int64_t group_columns = 0;      // columns added up before the scale is applied; the last group may be shorter
-  const void* tiles = nullptr;    // [tiles, columns, 64] in `format`
-  const float* scales = nullptr;  // kQ8: [tiles, groups, 64]
+  int64_t group_columns = 0;  // coded: 32, 64 or 128; else how many products are added before the running sum
+  bool has_offsets = false;
+  const uint8_t* tiles = nullptr;  // tile t lies at t * tile_bytes()
 
   // Inlined always, so that no file's copy of them is ever shared.
+  __attribute__((always_inline)) bool is_coded() const {
+    return format == PackedFormat::kQ8 || format == PackedFormat::kQ4;
+  }
   __attribute__((always_inline)) int64_t tile_count() const { return (rows + kTileRows - 1) / kTileRows; }
   __attribute__((always_inline)) int64_t group_count() const { return (columns + group_columns - 1) / group_columns; }
+  // Of one group of a coded tile.
+  __attribute__((always_inline)) int64_t code_bytes() const {
+    return group_columns * kTileRows / (format == PackedFormat::kQ4 ? 2 : 1);
+  }
+  __attribute__((always_inline)) int64_t block_bytes() const {
+    return code_bytes() + (has_offsets ? 2 : 1) * kTileRows * static_cast<int64_t>(sizeof(float));
+  }
+  __attribute__((always_inline)) int64_t tile_bytes() const {
+    if (is_coded()) return group_count() * block_bytes();
+    return columns * kTileRows * (format == PackedFormat::kBF16 ? 2 : 4);
+  }
+};
+
+// Activations as the coded kernels read them: x = value * scale, both of the value's row and group. A group's largest
+// magnitude m gives scale = m / 127, and value = x * (127 / m) rounded to the nearest, ties to even. A group below
+// 1e-35 is all zero with scale 0; one that holds an infinity or a NaN is all zero with that as its scale.
+struct QuantizedRows {
+  int8_t* values;   // row r at r * stride; zero past the last column up to a whole group
+  int64_t stride;   // bytes, a multiple of 64
+  float* scales;    // [rows, groups]
+  int32_t* sums;    // [rows, groups]: of the group's values
+  int64_t columns;  //
+  int64_t group_columns;
+  int64_t groups;
 };
 
 // The rows of one chunk of one head that read the state (specification section 3.5).
@@ -74,9 +107,23 @@ struct KeyBlock {
 struct Kernels {
   const char* isa;
 
-  // y[r][n] = Σ_k x[r][k] w[tile * 64 + n][k] for 64 outputs n. `panel`: scratch [group_columns, 64].
+  // Of F32 and BF16 weights: y[r][n] = Σ_k x[r][k] w[tile * 64 + n][k] for 64 outputs n. `panel`: scratch [128, 64].
   void (*matmul_tile)(const PackedMatrix& w, int64_t tile, const float* x, int64_t x_stride, int64_t rows, float* y,
                       int64_t y_stride, float* panel);
+  // The same of coded weights, for rows [first_row, first_row + rows) of x, whose groups are the weights'; y points at
+  // the first of these rows. Inside a group the products are added as integers, which is exact; then, group after
+  // group, y = fma(float(dot), weight scale * x scale, y), and with offsets y = fma(offset, x scale * float(x sum), y).
+  // `scratch`: coded_scratch_bytes(columns).
+  void (*matmul_coded)(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
+                       float* y, int64_t y_stride, uint8_t* scratch);
+  // Rows [first_row, first_row + rows) of `out` from as many rows at x.
+  void (*quantize_rows)(const float* x, int64_t x_stride, int64_t first_row, int64_t rows, const QuantizedRows& out);
+  // Columns [first_column, first_column + columns) of one row, from x[0..columns). Starts at a group; ends at one or
+  // with the row.
+  void (*quantize_columns)(const float* x, int64_t first_column, int64_t columns, int64_t row,
+                           const QuantizedRows& out);
+  // out = x / sqrt(mean(x²) + eps) * weight; `out` may be `x`. One order of additions on every instruction set.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
   void (*chunk_read)(const ChunkRead& chunk);
   void (*chunk_commit)(const ChunkCommit& chunk);
   void (*key_block)(const KeyBlock& block);
@@ -95,5 +142,8 @@ struct Kernels {
 const Kernels* plain_kernels();
 const Kernels* avx2_kernels();    // null where the build has none
 const Kernels* avx512_kernels();  // null where the build has none
+const Kernels* neon_kernels();    // null where the build has none
+const Kernels* dotprod_kernels();
+const Kernels* i8mm_kernels();
 
 }  // namespace ringside::cpu

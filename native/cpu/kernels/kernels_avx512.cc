@@ -3,19 +3,12 @@
 
 #if defined(__AVX512F__)
 
-#include "cpu/kernels/activation.h"
-#include "cpu/kernels/attention.h"
-#include "cpu/kernels/linear_attention.h"
-#include "cpu/kernels/matmul.h"
-#include "cpu/kernels/roofline.h"
+#include "cpu/kernels/kernel_table.h"
 
 namespace ringside::cpu {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kKernels = {
-      "avx512", matmul_tile,   chunk_read,   chunk_commit,  key_block,   merge_key_block,
-      silu,     silu_multiply, sigmoid_gate, multiply_peak, read_stream,
-  };
+  static constexpr Kernels kKernels = kernel_table("avx512");
   return &kKernels;
 }
 

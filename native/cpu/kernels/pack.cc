@@ -2,31 +2,27 @@
 #include "cpu/kernels/pack.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <vector>
 
 namespace ringside::cpu {
 namespace {
 
-int64_t element_bytes(PackedFormat format) {
-  switch (format) {
-    case PackedFormat::kF32:
-      return 4;
-    case PackedFormat::kBF16:
-      return 2;
-    case PackedFormat::kQ8:
-      return 1;
-  }
-  return 0;
-}
+constexpr int64_t kScratchPanelColumns = 128;             // the signed panel is filled up to whole groups
+constexpr int64_t kScratchBlockBytes = int64_t{1} << 16;  // sums and edges besides the panel
 
 // Transposes up to 64 rows of `columns` elements into [columns, 64], in strips that stay in the first-level cache.
 template <class T>
-void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
+void transpose_rows(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to) {
   constexpr int64_t kStrip = 64;
   for (int64_t start = 0; start < columns; start += kStrip) {
     const int64_t end = std::min(columns, start + kStrip);
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = start; column < end; ++column) to[column * kTileRows + row] = from[row * columns + column];
+      for (int64_t column = start; column < end; ++column)
+        to[column * kTileRows + row] = from[row * from_stride + column];
     }
     for (int64_t row = rows; row < kTileRows; ++row) {
       for (int64_t column = start; column < end; ++column) to[column * kTileRows + row] = T{};
@@ -34,51 +30,233 @@ void transpose_rows(const T* from, int64_t rows, int64_t columns, T* to) {
   }
 }
 
-template <class T>
-void pack_tile_of(const rs_matrix& from, int64_t tile, uint8_t* tiles) {
-  const int64_t first = tile * kTileRows;
-  const int64_t rows = std::min(kTileRows, from.rows - first);
-  transpose_rows(static_cast<const T*>(from.data) + first * from.cols, rows, from.cols,
-                 reinterpret_cast<T*>(tiles) + first * from.cols);
+float fp8_to_float(uint8_t code) {
+  const int exponent = (code >> 3) & 15;
+  const int fraction = code & 7;
+  if ((code & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
+  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                        : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+  return (code & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+struct Fp8Table {
+  float values[256];
+  Fp8Table() {
+    for (int code = 0; code < 256; ++code) values[code] = fp8_to_float(static_cast<uint8_t>(code));
+  }
+};
+
+// The largest group that the kernels know and that lies inside the stored ones; 0: none.
+int64_t kernel_group_columns(int64_t stored_columns, int64_t columns) {
+  if (stored_columns >= columns) return columns <= 32 ? 32 : columns <= 64 ? 64 : 128;
+  for (const int64_t size : {128, 64, 32}) {
+    if (stored_columns % size == 0) return size;
+  }
+  return 0;
+}
+
+// Four codes of eight columns in the order of the file (even column in the low half) to the order of the tiles.
+uint32_t interleave_halves(uint32_t stored) {
+  const auto spread = [](uint32_t two) {
+    two = (two | two << 8) & 0x00ff00ffu;
+    return (two | two << 4) & 0x0f0f0f0fu;
+  };
+  return spread(stored & 0xffffu) | spread(stored >> 16) << 4;
+}
+
+// The codes of one group of one row, four bytes for each place of the tile that `put` is asked to fill.
+void pack_q4_row(const uint8_t* from, int64_t columns, int64_t group_columns, uint8_t* to) {
+  int64_t column = 0;
+  for (; column + 8 <= columns; column += 8, to += 4 * kTileRows) {
+    uint32_t stored;
+    std::memcpy(&stored, from + column / 2, sizeof stored);
+    stored = interleave_halves(stored);
+    std::memcpy(to, &stored, sizeof stored);
+  }
+  for (; column < group_columns; column += 8, to += 4 * kTileRows) {
+    uint32_t stored = 0x88888888u;  // code 0
+    if (column < columns) std::memcpy(&stored, from + column / 2, static_cast<size_t>(columns - column) / 2);
+    stored = interleave_halves(stored);
+    std::memcpy(to, &stored, sizeof stored);
+  }
+}
+
+void pack_q8_row(const int8_t* from, int64_t columns, int64_t group_columns, uint8_t* to) {
+  int64_t column = 0;
+  for (; column + 4 <= columns; column += 4, to += 4 * kTileRows) std::memcpy(to, from + column, 4);
+  for (; column < group_columns; column += 4, to += 4 * kTileRows) {
+    std::memset(to, 0, 4);
+    if (column < columns) std::memcpy(to, from + column, static_cast<size_t>(columns - column));
+  }
+}
+
+// One group of values to signed bytes: what quantised checkpoints do, at load. A value that is no number makes the
+// scale none.
+float quantize_to_bytes(const float* values, int64_t columns, int8_t* codes) {
+  float magnitude = 0.0f;
+  bool is_number = true;
+  for (int64_t i = 0; i < columns; ++i) {
+    is_number = is_number && std::isfinite(values[i]);
+    magnitude = std::max(magnitude, std::fabs(values[i]));
+  }
+  std::fill_n(codes, columns, int8_t{0});
+  if (!is_number) return std::numeric_limits<float>::quiet_NaN();
+  const float scale = magnitude / 127.0f;
+  if (scale < std::numeric_limits<float>::min()) return 0.0f;
+  for (int64_t i = 0; i < columns; ++i) codes[i] = static_cast<int8_t>(std::lrint(values[i] / scale));
+  return scale;
+}
+
+void set_output(const PackedMatrix& shape, uint8_t* block, int64_t output, float scale, float offset) {
+  auto* scales = reinterpret_cast<float*>(block + shape.code_bytes());
+  scales[output] = scale;
+  if (shape.has_offsets) scales[kTileRows + output] = offset;
+}
+
+void pack_fp8_row(const rs_matrix& stored, int64_t row, const PackedMatrix& shape, int64_t output, uint8_t* tile) {
+  std::vector<float> values(static_cast<size_t>(stored.cols));
+  row_to_float(stored, row, values.data());
+  int8_t codes[kScratchPanelColumns];
+  for (int64_t group = 0; group < shape.group_count(); ++group, tile += shape.block_bytes()) {
+    const int64_t first = group * shape.group_columns;
+    const int64_t columns = std::min(shape.group_columns, stored.cols - first);
+    const float scale = quantize_to_bytes(values.data() + first, columns, codes);
+    pack_q8_row(codes, columns, shape.group_columns, tile + 4 * output);
+    set_output(shape, tile, output, scale, 0.0f);
+  }
+}
+
+void pack_coded_row(const rs_matrix& stored, int64_t row, const PackedMatrix& shape, int64_t output, uint8_t* tile) {
+  const auto* from = static_cast<const uint8_t*>(stored.data) + row * stored_row_bytes(stored.format, stored.cols);
+  const int64_t groups = stored_groups(stored);
+  for (int64_t group = 0; group < shape.group_count(); ++group, tile += shape.block_bytes()) {
+    const int64_t first = group * shape.group_columns;
+    const int64_t columns = std::min(shape.group_columns, stored.cols - first);
+    if (shape.format == PackedFormat::kQ4) {
+      pack_q4_row(from + first / 2, columns, shape.group_columns, tile + 4 * output);
+    } else {
+      pack_q8_row(reinterpret_cast<const int8_t*>(from) + first, columns, shape.group_columns, tile + 4 * output);
+    }
+    const int64_t at = row * groups + first / stored.group_columns;
+    set_output(shape, tile, output, stored.scales[at], stored.offsets == nullptr ? 0.0f : stored.offsets[at]);
+  }
+}
+
+void clear_output(const PackedMatrix& shape, int64_t output, uint8_t* tile) {
+  for (int64_t group = 0; group < shape.group_count(); ++group, tile += shape.block_bytes()) {
+    if (shape.format == PackedFormat::kQ4) {
+      pack_q4_row(nullptr, 0, shape.group_columns, tile + 4 * output);
+    } else {
+      pack_q8_row(nullptr, 0, shape.group_columns, tile + 4 * output);
+    }
+    set_output(shape, tile, output, 0.0f, 0.0f);
+  }
+}
+
+// kF32 from any format.
+void pack_floats(const rs_matrix& stored, int64_t first_row, int64_t rows, float* tile) {
+  std::vector<float> values(static_cast<size_t>(rows * stored.cols));
+  for (int64_t r = 0; r < rows; ++r) row_to_float(stored, first_row + r, values.data() + r * stored.cols);
+  transpose_rows(values.data(), stored.cols, rows, stored.cols, tile);
 }
 
 }  // namespace
 
-int64_t packed_tile_bytes(const PackedMatrix& shape) {
-  return shape.tile_count() * kTileRows * shape.columns * element_bytes(shape.format);
-}
-
-int64_t packed_scale_bytes(const PackedMatrix& shape) {
-  if (shape.format != PackedFormat::kQ8) return 0;
-  return shape.tile_count() * kTileRows * shape.group_count() * static_cast<int64_t>(sizeof(float));
-}
-
-PackedMatrix packed_shape(rs_weight_format format, int64_t rows, int64_t columns, int64_t group_columns) {
-  PackedMatrix shape;
-  shape.rows = rows;
-  shape.columns = columns;
-  shape.group_columns = kUnscaledGroupColumns;
-  if (format == RS_WEIGHT_BF16) shape.format = PackedFormat::kBF16;
-  if (format == RS_WEIGHT_Q8) {
-    shape.format = PackedFormat::kQ8;
-    shape.group_columns = group_columns;
+Result<PackedMatrix> packed_shape(const std::string& name, const rs_matrix& stored) {
+  PackedMatrix shape = packed_shape_unquantized(stored);
+  if (stored.format == RS_WEIGHT_F32 || stored.format == RS_WEIGHT_BF16) return shape;
+  if (stored.group_columns < 1) {
+    return Error{ErrorKind::kQuantizationUnsupported, name, "groups of at least 1 column",
+                 std::to_string(stored.group_columns)};
+  }
+  shape.has_offsets = stored.offsets != nullptr;
+  switch (stored.format) {
+    case RS_WEIGHT_Q8:
+    case RS_WEIGHT_Q4:
+      shape.format = stored.format == RS_WEIGHT_Q8 ? PackedFormat::kQ8 : PackedFormat::kQ4;
+      shape.group_columns = kernel_group_columns(stored.group_columns, stored.cols);
+      break;
+    case RS_WEIGHT_FP8:  // the offset is part of the values that are quantised anew
+      shape.format = PackedFormat::kQ8;
+      shape.has_offsets = false;
+      shape.group_columns = kernel_group_columns(stored.cols, stored.cols);
+      break;
+    default:
+      return Error{ErrorKind::kQuantizationUnsupported, name, "F32, BF16, Q8, Q4 or FP8",
+                   std::to_string(stored.format)};
+  }
+  if (shape.group_columns == 0) {
+    return Error{ErrorKind::kQuantizationUnsupported, name, "groups of a multiple of 32 columns or of the whole row",
+                 std::to_string(stored.group_columns)};
   }
   return shape;
 }
 
-void pack_tile(const rs_matrix& from, const PackedMatrix& shape, int64_t tile, uint8_t* tiles, float* scales) {
-  switch (shape.format) {
-    case PackedFormat::kF32:
-      return pack_tile_of<float>(from, tile, tiles);
-    case PackedFormat::kBF16:
-      return pack_tile_of<uint16_t>(from, tile, tiles);
-    case PackedFormat::kQ8:
-      break;
+PackedMatrix packed_shape_unquantized(const rs_matrix& stored) {
+  PackedMatrix shape;
+  shape.format = stored.format == RS_WEIGHT_BF16 ? PackedFormat::kBF16 : PackedFormat::kF32;
+  shape.rows = stored.rows;
+  shape.columns = stored.cols;
+  shape.group_columns = kUnscaledGroupColumns;
+  return shape;
+}
+
+void pack_tile(const rs_matrix& stored, int64_t first_row, const PackedMatrix& shape, uint8_t* tile) {
+  const int64_t rows = std::min(kTileRows, stored.rows - first_row);
+  if (shape.format == PackedFormat::kF32) {
+    return pack_floats(stored, first_row, rows, reinterpret_cast<float*>(tile));
   }
-  pack_tile_of<int8_t>(from, tile, tiles);
-  const int64_t first = tile * kTileRows;
-  const int64_t groups = shape.group_count();
-  transpose_rows(from.scales + first * groups, std::min(kTileRows, from.rows - first), groups, scales + first * groups);
+  if (shape.format == PackedFormat::kBF16) {
+    return transpose_rows(static_cast<const uint16_t*>(stored.data) + first_row * stored.cols, stored.cols, rows,
+                          stored.cols, reinterpret_cast<uint16_t*>(tile));
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    if (stored.format == RS_WEIGHT_FP8) {
+      pack_fp8_row(stored, first_row + r, shape, r, tile);
+    } else {
+      pack_coded_row(stored, first_row + r, shape, r, tile);
+    }
+  }
+  for (int64_t r = rows; r < kTileRows; ++r) clear_output(shape, r, tile);
+}
+
+int64_t stored_row_bytes(int32_t format, int64_t columns) {
+  if (format == RS_WEIGHT_F32) return columns * 4;
+  if (format == RS_WEIGHT_BF16) return columns * 2;
+  return format == RS_WEIGHT_Q4 ? columns / 2 : columns;
+}
+
+int64_t stored_groups(const rs_matrix& stored) {
+  if (stored.format == RS_WEIGHT_F32 || stored.format == RS_WEIGHT_BF16) return 0;
+  return (stored.cols + stored.group_columns - 1) / stored.group_columns;
+}
+
+void row_to_float(const rs_matrix& stored, int64_t row, float* out) {
+  static const Fp8Table kFp8;
+  const auto* from = static_cast<const uint8_t*>(stored.data) + row * stored_row_bytes(stored.format, stored.cols);
+  if (stored.format == RS_WEIGHT_F32) {
+    std::memcpy(out, from, static_cast<size_t>(stored.cols) * sizeof(float));
+    return;
+  }
+  if (stored.format == RS_WEIGHT_BF16) {
+    const auto* halves = reinterpret_cast<const uint16_t*>(from);
+    for (int64_t c = 0; c < stored.cols; ++c) out[c] = std::bit_cast<float>(uint32_t{halves[c]} << 16);
+    return;
+  }
+  const int64_t first_group = row * stored_groups(stored);
+  for (int64_t c = 0; c < stored.cols; ++c) {
+    float code = 0.0f;
+    if (stored.format == RS_WEIGHT_Q8) code = static_cast<float>(static_cast<int8_t>(from[c]));
+    if (stored.format == RS_WEIGHT_Q4) code = static_cast<float>((from[c / 2] >> (c % 2 * 4) & 15) - 8);
+    if (stored.format == RS_WEIGHT_FP8) code = kFp8.values[from[c]];
+    const int64_t at = first_group + c / stored.group_columns;
+    out[c] = code * stored.scales[at] + (stored.offsets == nullptr ? 0.0f : stored.offsets[at]);
+  }
+}
+
+int64_t coded_scratch_bytes(int64_t columns) {
+  const int64_t padded = (columns + kScratchPanelColumns - 1) / kScratchPanelColumns * kScratchPanelColumns;
+  return padded * kTileRows + kScratchBlockBytes;
 }
 
 }  // namespace ringside::cpu

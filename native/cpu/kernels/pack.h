@@ -1,7 +1,10 @@
 // Owns: the one-time rearrangement of a row-major weight matrix into the tiles that the kernels stream.
 #pragma once
 
+#include <string>
+
 #include "cpu/kernels/kernels.h"
+#include "error.h"
 #include "model/backend.h"
 
 namespace ringside::cpu {
@@ -9,14 +12,28 @@ namespace ringside::cpu {
 // Columns added up before the running sum, where no scale asks for a group: short chains round less.
 inline constexpr int64_t kUnscaledGroupColumns = 128;
 
-// Bytes of the packed tiles and scales of a matrix of this shape.
-int64_t packed_tile_bytes(const PackedMatrix& shape);
-int64_t packed_scale_bytes(const PackedMatrix& shape);
+// The packed form of a matrix as it is stored; `tiles` is left empty. FP8 becomes kQ8 with groups of 128. Stored groups
+// are cut into the largest of 32, 64 and 128 columns that divides them, and one group over the whole row into any;
+// other groups are refused, the error naming `name`.
+Result<PackedMatrix> packed_shape(const std::string& name, const rs_matrix& stored);
 
-// The packed form's shape for a matrix as it is stored; `tiles` and `scales` are left empty.
-PackedMatrix packed_shape(rs_weight_format format, int64_t rows, int64_t columns, int64_t group_columns);
+// The same for fp32 activations, whatever the stored format: BF16 stays, everything else becomes kF32.
+PackedMatrix packed_shape_unquantized(const rs_matrix& stored);
 
-// Fills tile number `tile` of `tiles` and `scales`, both laid out as `shape` says.
-void pack_tile(const rs_matrix& from, const PackedMatrix& shape, int64_t tile, uint8_t* tiles, float* scales);
+inline int64_t packed_bytes(const PackedMatrix& shape) { return shape.tile_count() * shape.tile_bytes(); }
+
+// Fills one tile from the rows [first_row, first_row + 64) of `stored`, or as many as there are.
+void pack_tile(const rs_matrix& stored, int64_t first_row, const PackedMatrix& shape, uint8_t* tile);
+
+// One dequantised row into out[cols].
+void row_to_float(const rs_matrix& stored, int64_t row, float* out);
+
+// Bytes of one row's elements, without scales.
+int64_t stored_row_bytes(int32_t format, int64_t columns);
+// Groups of a row; 0 for F32 and BF16.
+int64_t stored_groups(const rs_matrix& stored);
+
+// Scratch of matmul_coded.
+int64_t coded_scratch_bytes(int64_t columns);
 
 }  // namespace ringside::cpu

@@ -12,6 +12,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
+#elif defined(RS_NEON)
+#include <arm_neon.h>
 #endif
 
 #define RS_INLINE static inline __attribute__((always_inline))
@@ -64,6 +66,24 @@ RS_INLINE Vec load(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
+#elif defined(RS_NEON)
+
+// Every 64-bit ARM has NEON. CMake sets RS_NEON for the files that want it, so that the plain table stays without.
+typedef float32x4_t Vec;
+typedef int32_t Lanes __attribute__((vector_size(16), may_alias));
+constexpr int kLanes = 4;
+constexpr int kManyRows = 6, kManyVecs = 4;  // 24 sums in 32 registers
+constexpr int kOneRowVecs = 8;
+
+RS_INLINE Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+RS_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+// NEON's own maximum would return the operand that is not a number, whichever it is.
+RS_INLINE Vec maximum(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+RS_INLINE Vec minimum(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+RS_INLINE Vec broadcast(float x) { return vdupq_n_f32(x); }
+RS_INLINE Vec load(const float* p) { return vld1q_f32(p); }
+RS_INLINE Vec load(const uint16_t* p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+
 #else
 
 typedef float Vec __attribute__((vector_size(16), may_alias));
@@ -90,6 +110,23 @@ RS_INLINE Vec load(const uint16_t* p) {
 RS_INLINE Vec load(const int8_t* p) { return __builtin_convertvector((Lanes{p[0], p[1], p[2], p[3]}), Vec); }
 
 #endif
+
+// The low byte of each lane.
+RS_INLINE void store_bytes(int8_t* p, Lanes v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+  const int32_t halves[2] = {_mm256_extract_epi32(low, 0), _mm256_extract_epi32(low, 4)};
+  __builtin_memcpy(p, halves, sizeof halves);
+#elif defined(RS_NEON)
+  const int16x4_t halves = vmovn_s32((int32x4_t)v);
+  const int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
+  __builtin_memcpy(p, &bytes, kLanes);
+#else
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<int8_t>(v[i]);
+#endif
+}
 
 RS_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 RS_INLINE void store(float* p, float v) { *p = v; }

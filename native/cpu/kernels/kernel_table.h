@@ -1,0 +1,38 @@
+// Owns: the table of the kernels as the including file's instruction set compiles them.
+#pragma once
+
+#include "cpu/kernels/activation.h"
+#include "cpu/kernels/attention.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/linear_attention.h"
+#include "cpu/kernels/matmul.h"
+#include "cpu/kernels/matmul_coded.h"
+#include "cpu/kernels/norm.h"
+#include "cpu/kernels/quantize_rows.h"
+#include "cpu/kernels/roofline.h"
+
+namespace ringside::cpu {
+namespace {
+
+constexpr Kernels kernel_table(const char* isa) {
+  return {
+      .isa = isa,
+      .matmul_tile = matmul_tile,
+      .matmul_coded = matmul_coded,
+      .quantize_rows = quantize_rows,
+      .quantize_columns = quantize_columns,
+      .rms_norm = rms_norm,
+      .chunk_read = chunk_read,
+      .chunk_commit = chunk_commit,
+      .key_block = key_block,
+      .merge_key_block = merge_key_block,
+      .silu = silu,
+      .silu_multiply = silu_multiply,
+      .sigmoid_gate = sigmoid_gate,
+      .multiply_peak = multiply_peak,
+      .read_stream = read_stream,
+  };
+}
+
+}  // namespace
+}  // namespace ringside::cpu
