@@ -12,27 +12,33 @@
 namespace ringside::cpu {
 
 inline constexpr int64_t kKvTileColumns = 16;
-inline constexpr int64_t kKvTileDepth = 32;
+inline constexpr int64_t kKvGroupTiles = 4;  // columns of tiles that are read side by side
 
-// Where the keys or values of 256 positions of one head lie: in tiles of 16 columns and a depth of 32, the operand of
-// one AMX instruction. In a tile of keys a column is a position and the depth are channels; in a tile of values a
-// column is a channel and the depth are positions. A tile is 16 lines of two depths each: bf16 and q8 keep the pair of
-// a column side by side (as vdpbf16ps and tdpbf16ps read it), f32 keeps 16 columns of one depth side by side.
-//   keys:   [256 / 16 position tiles][channels / 32 depth tiles] tiles
-//   values: [256 / 32 depth tiles][channels / 16 channel tiles] tiles
-// q8 follows with 256 fp32 scales, one for each position. Missing channels are zero.
+// Where the keys or values of 256 positions of one head lie: in tiles of 16 columns, the operand of one AMX
+// instruction. In a tile of keys a column is a position and the depth are channels; in a tile of values a column is a
+// channel and the depth are positions. A tile is 16 lines, each some depths of all columns:
+//   bf16  two depths a line, the pair of a column side by side, as vdpbf16ps and tdpbf16ps read it: depth 32
+//   q8    four depths a line, the quad of a column side by side, as the byte products read it: depth 64
+//   f32   two depths a line, 16 columns of the first, then of the second: depth 32
+// and the tiles are
+//   keys    [256 / 16 position tiles][channels / depth]
+//   values  [channels / 16 channel tiles][256 / depth]
+// A row that reads everything follows four columns of tiles at a time: as many streams as memory serves best. q8 ends
+// with 256 fp32 scales, one for each position. Missing channels are zero.
 struct KvLayout {
   rs_kv_format format;
   int64_t head_dim;
 
   // Inlined always, so that no file's copy of them is ever shared.
   __attribute__((always_inline)) int64_t channels() const {
-    return (head_dim + kKvTileDepth - 1) / kKvTileDepth * kKvTileDepth;
+    constexpr int64_t kGroupColumns = kKvGroupTiles * kKvTileColumns;
+    return (head_dim + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
   }
   __attribute__((always_inline)) int64_t value_bytes() const {
     return format == RS_KV_F32 ? 4 : format == RS_KV_BF16 ? 2 : 1;
   }
-  __attribute__((always_inline)) int64_t tile_bytes() const { return kKvTileColumns * kKvTileDepth * value_bytes(); }
+  __attribute__((always_inline)) int64_t tile_depth() const { return format == RS_KV_Q8 ? 64 : 32; }
+  __attribute__((always_inline)) int64_t tile_bytes() const { return kKvTileColumns * tile_depth() * value_bytes(); }
   __attribute__((always_inline)) int64_t scales_offset_bytes() const {
     return channels() * RS_PAGE_TOKENS * value_bytes();
   }
@@ -115,8 +121,9 @@ struct AttentionKernels {
 
   void (*rotate_heads)(const HeadRotation& heads);
   void (*append_keys)(const KeyAppend& append);
-  // Brings `count` query rows [count, head_dim] that lie one after the other into the form of key_block.
-  void (*gather_queries)(const KvLayout& layout, const float* q, int64_t count, uint8_t* out);
+  // Brings `count` query rows [count, head_dim] that lie one after the other into the form of key_block, as its rows
+  // first_row and following.
+  void (*gather_queries)(const KvLayout& layout, const float* q, int64_t first_row, int64_t count, uint8_t* queries);
   void (*key_block)(const KeyBlock& block);
   // Adds one block's partial result of one row to what the blocks before it gave.
   void (*merge_key_block)(float* maximum, float* sum, float* out, float block_maximum, float block_sum,
@@ -125,7 +132,7 @@ struct AttentionKernels {
   void (*chunk_commit)(const ChunkCommit& chunk);
 };
 
-// Query rows that go through a key block together: the capacity of its scratch.
+// Query rows that go through a key block together. The queries of a key block lie in room for a multiple of so many.
 inline constexpr int64_t kQueryGroupRows = 32;
 
 // Bytes of `scratch` that every kernel of the table needs for heads of this width.
@@ -137,5 +144,7 @@ const AttentionKernels* avx2_attention();
 const AttentionKernels* avx512_attention();
 const AttentionKernels* avx512bf16_attention();
 const AttentionKernels* amx_attention();
+const AttentionKernels* neon_attention();
+const AttentionKernels* neon_attention();
 
 }  // namespace ringside::cpu

@@ -86,15 +86,18 @@ RS_INLINE float float_of_bits(uint32_t bits) {
 // Where the value of (column, depth) lies, counted in values.
 RS_INLINE int64_t in_tile(rs_kv_format format, int64_t column, int64_t depth) {
   if (format == RS_KV_F32) return depth * kKvTileColumns + column;
-  return (depth / 2 * kKvTileColumns + column) * 2 + depth % 2;
+  const int64_t run = format == RS_KV_Q8 ? 4 : 2;
+  return (depth / run * kKvTileColumns + column) * run + depth % run;
 }
 RS_INLINE int64_t key_index(const KvLayout& layout, int64_t slot, int64_t channel) {
-  const int64_t tile = slot / kKvTileColumns * (layout.channels() / kKvTileDepth) + channel / kKvTileDepth;
-  return tile * (kKvTileColumns * kKvTileDepth) + in_tile(layout.format, slot % kKvTileColumns, channel % kKvTileDepth);
+  const int64_t depth = layout.tile_depth();
+  const int64_t tile = slot / kKvTileColumns * (layout.channels() / depth) + channel / depth;
+  return tile * (kKvTileColumns * depth) + in_tile(layout.format, slot % kKvTileColumns, channel % depth);
 }
 RS_INLINE int64_t value_index(const KvLayout& layout, int64_t slot, int64_t channel) {
-  const int64_t tile = slot / kKvTileDepth * (layout.channels() / kKvTileColumns) + channel / kKvTileColumns;
-  return tile * (kKvTileColumns * kKvTileDepth) + in_tile(layout.format, channel % kKvTileColumns, slot % kKvTileDepth);
+  const int64_t depth = layout.tile_depth();
+  const int64_t tile = channel / kKvTileColumns * (RS_PAGE_TOKENS / depth) + slot / depth;
+  return tile * (kKvTileColumns * depth) + in_tile(layout.format, channel % kKvTileColumns, slot % depth);
 }
 
 // One row of keys or values in the page's format; `index(channel)` says where.

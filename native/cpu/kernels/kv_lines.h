@@ -9,7 +9,6 @@ namespace ringside::cpu {
 namespace {
 
 constexpr int kLineVecs = kKvTileColumns / kLanes;
-constexpr int64_t kTileLines = kKvTileDepth / 2;
 
 // Sixteen columns at two depths.
 struct Line {
@@ -18,49 +17,46 @@ struct Line {
 };
 
 template <rs_kv_format kFormat>
-RS_INLINE Line load_line(const uint8_t* from) {
+constexpr int64_t kTileDepth = kFormat == RS_KV_Q8 ? 64 : 32;
+
+// Depths 2 * pair and 2 * pair + 1 of a tile.
+template <rs_kv_format kFormat>
+RS_INLINE Line load_line(const uint8_t* tile, int64_t pair) {
   Line line;
 #pragma GCC unroll 4
   for (int v = 0; v < kLineVecs; ++v) {
     if constexpr (kFormat == RS_KV_F32) {
-      const float* values = reinterpret_cast<const float*>(from);
-      line.even[v] = load(values + v * kLanes);
-      line.odd[v] = load(values + kKvTileColumns + v * kLanes);
+      const float* values = reinterpret_cast<const float*>(tile) + pair * 2 * kKvTileColumns + v * kLanes;
+      line.even[v] = load(values);
+      line.odd[v] = load(values + kKvTileColumns);
     } else if constexpr (kFormat == RS_KV_BF16) {
       Lanes pairs;
-      __builtin_memcpy(&pairs, from + v * sizeof pairs, sizeof pairs);
+      __builtin_memcpy(&pairs, tile + pair * 64 + v * sizeof pairs, sizeof pairs);
       line.even[v] = (Vec)(pairs << 16);
       line.odd[v] = (Vec)(pairs & static_cast<int32_t>(0xffff0000));
     } else {
-      typedef int16_t Halves __attribute__((vector_size(kLanes * 2)));
-      Halves pairs;
-      __builtin_memcpy(&pairs, from + v * sizeof pairs, sizeof pairs);
-      const Lanes wide = __builtin_convertvector(pairs, Lanes);
-      line.even[v] = (Vec) __builtin_convertvector((wide << 24) >> 24, Vec);
-      line.odd[v] = (Vec) __builtin_convertvector(wide >> 8, Vec);
+      Lanes quads;
+      __builtin_memcpy(&quads, tile + pair / 2 * 64 + v * sizeof quads, sizeof quads);
+      quads = pair % 2 == 0 ? quads << 16 : quads;
+      line.even[v] = (Vec) __builtin_convertvector((quads << 8) >> 24, Vec);
+      line.odd[v] = (Vec) __builtin_convertvector(quads >> 24, Vec);
     }
   }
   return line;
 }
 
-template <rs_kv_format kFormat>
-constexpr int64_t kLineBytes = kKvTileColumns * 2 *
-                               (kFormat == RS_KV_F32    ? 4
-                                : kFormat == RS_KV_BF16 ? 2
-                                                        : 1);
-
-// The tiles of one operand: tile (column, depth) lies at column * column_step + depth * depth_step bytes.
+// The tiles of one operand: tile (column, depth) lies at column * column_bytes + depth * tile_bytes.
 struct TileGrid {
   const uint8_t* tiles;
-  int64_t column_step;
-  int64_t depth_step;
+  int64_t column_bytes;
+  int64_t tile_bytes;
 };
 
 RS_INLINE TileGrid key_grid(const KvLayout& layout, const uint8_t* keys) {
-  return {keys, layout.channels() / kKvTileDepth * layout.tile_bytes(), layout.tile_bytes()};
+  return {keys, layout.channels() / layout.tile_depth() * layout.tile_bytes(), layout.tile_bytes()};
 }
 RS_INLINE TileGrid value_grid(const KvLayout& layout, const uint8_t* values) {
-  return {values, layout.tile_bytes(), layout.channels() / kKvTileColumns * layout.tile_bytes()};
+  return {values, RS_PAGE_TOKENS / layout.tile_depth() * layout.tile_bytes(), layout.tile_bytes()};
 }
 
 template <class T>
@@ -70,10 +66,16 @@ struct RowsOf {
 };
 
 // Enough lines ahead to cover the way to memory while one row of a decode step streams.
-constexpr int64_t kLinePrefetchBytes = 2048;
+constexpr int64_t kLinePrefetchBytes = 1024;
+
+template <rs_kv_format kFormat>
+constexpr int64_t kPairBytes = kKvTileColumns * 2 *
+                               (kFormat == RS_KV_F32    ? 4
+                                : kFormat == RS_KV_BF16 ? 2
+                                                        : 1);
 
 template <rs_kv_format kFormat, int kRows, int kTiles>
-RS_INLINE void multiply_tiles(const RowsOf<const float>& a, const TileGrid& b, int64_t depth_tiles,
+RS_INLINE void multiply_tiles(const RowsOf<const float>& a, const TileGrid& b, int64_t tile, int64_t depth_tiles,
                               const RowsOf<float>& c) {
   Vec sums[kRows][kTiles][kLineVecs];
 #pragma GCC unroll 8
@@ -84,15 +86,17 @@ RS_INLINE void multiply_tiles(const RowsOf<const float>& a, const TileGrid& b, i
       for (int v = 0; v < kLineVecs; ++v) sums[r][t][v] = Vec{};
     }
   }
-  for (int64_t tile = 0; tile < depth_tiles; ++tile) {
-    const uint8_t* lines = b.tiles + tile * b.depth_step;
-    const float* x = a.rows + tile * kKvTileDepth;
-    for (int64_t i = 0; i < kTileLines; ++i, lines += kLineBytes<kFormat>, x += 2) {
+  const uint8_t* const columns = b.tiles + tile * b.column_bytes;
+  for (int64_t depth = 0; depth < depth_tiles; ++depth) {
+    const uint8_t* at = columns + depth * b.tile_bytes;
+    const float* x = a.rows + depth * kTileDepth<kFormat>;
+#pragma GCC unroll 2
+    for (int64_t pair = 0; pair < kTileDepth<kFormat> / 2; ++pair, x += 2) {
 #pragma GCC unroll 4
       for (int t = 0; t < kTiles; ++t) {
-        const uint8_t* at = lines + t * b.column_step;
-        if constexpr (kRows <= 4) __builtin_prefetch(at + kLinePrefetchBytes);
-        const Line line = load_line<kFormat>(at);
+        const uint8_t* from = at + t * b.column_bytes;
+        if constexpr (kRows <= 4) __builtin_prefetch(from + pair * kPairBytes<kFormat> + kLinePrefetchBytes);
+        const Line line = load_line<kFormat>(from, pair);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
           const Vec even = broadcast(x[r * a.stride]);
@@ -111,7 +115,7 @@ RS_INLINE void multiply_tiles(const RowsOf<const float>& a, const TileGrid& b, i
     for (int t = 0; t < kTiles; ++t) {
 #pragma GCC unroll 4
       for (int v = 0; v < kLineVecs; ++v) {
-        store(c.rows + r * c.stride + t * kKvTileColumns + v * kLanes, sums[r][t][v]);
+        store(c.rows + r * c.stride + (tile + t) * kKvTileColumns + v * kLanes, sums[r][t][v]);
       }
     }
   }
@@ -120,14 +124,13 @@ RS_INLINE void multiply_tiles(const RowsOf<const float>& a, const TileGrid& b, i
 template <rs_kv_format kFormat, int kRows>
 RS_INLINE void multiply_rows(const RowsOf<const float>& a, const TileGrid& b, int64_t column_tiles, int64_t depth_tiles,
                              const RowsOf<float>& c) {
-  constexpr int kTiles = kLanes == 16 ? 2 : 1;
-  for (int64_t tile = 0; tile < column_tiles; tile += kTiles) {  // their number is even
-    multiply_tiles<kFormat, kRows, kTiles>(a, {b.tiles + tile * b.column_step, b.column_step, b.depth_step},
-                                           depth_tiles, {c.rows + tile * kKvTileColumns, c.stride});
+  constexpr int kTiles = kLanes == 16 ? (kRows <= 4 ? 4 : 2) : 1;
+  for (int64_t tile = 0; tile < column_tiles; tile += kTiles) {
+    multiply_tiles<kFormat, kRows, kTiles>(a, b, tile, depth_tiles, c);
   }
 }
 
-// c[r] = a[r] · b for an even number of column tiles.
+// c[r] = a[r] · b for whole groups of column tiles.
 template <rs_kv_format kFormat>
 RS_INLINE void multiply_grid(const RowsOf<const float>& a, int64_t rows, const TileGrid& b, int64_t column_tiles,
                              int64_t depth_tiles, const RowsOf<float>& c) {

@@ -99,10 +99,20 @@ RS_INLINE int64_t largest_limit(const int32_t* limits, int64_t rows) {
   return largest;
 }
 
+// Tiles of what a block's rows see: score columns in whole groups, and the depth of the value product.
+RS_INLINE int64_t score_tiles(int64_t seen) {
+  constexpr int64_t kGroupKeys = kKvGroupTiles * kKvTileColumns;
+  return (seen + kGroupKeys - 1) / kGroupKeys * kKvGroupTiles;
+}
+
 RS_INLINE KeyScales scales_of(const KeyBlock& block) {
   if (block.layout.format != RS_KV_Q8) return {};
   const int64_t offset = block.layout.scales_offset_bytes();
   return {reinterpret_cast<const float*>(block.keys + offset), reinterpret_cast<const float*>(block.values + offset)};
+}
+
+RS_INLINE int64_t value_tiles(const KvLayout& layout, int64_t seen) {
+  return (seen + layout.tile_depth() - 1) / layout.tile_depth();
 }
 
 template <rs_kv_format kFormat>
@@ -118,14 +128,14 @@ void key_block_in_f32(const KeyBlock& block) {
     const int32_t* limits = block.limits + row;
     const int64_t seen = largest_limit(limits, rows);
     if (seen == 0) continue;
-    const int64_t depth_tiles = (seen + kKvTileDepth - 1) / kKvTileDepth;
+    const int64_t depth_tiles = value_tiles(block.layout, seen);
     const float* queries = reinterpret_cast<const float*>(block.queries) + row * channels;
-    multiply_grid<kFormat>({queries, channels}, rows, keys, 2 * depth_tiles, channels / kKvTileDepth,
+    multiply_grid<kFormat>({queries, channels}, rows, keys, score_tiles(seen), channels / kTileDepth<kFormat>,
                            {scores, RS_PAGE_TOKENS});
     RowSum sums[kQueryGroupRows];
     for (int64_t r = 0; r < rows; ++r) {
-      sums[r] =
-          soften_row<kFormat == RS_KV_Q8>(scores + r * RS_PAGE_TOKENS, limits[r], depth_tiles * kKvTileDepth, scales);
+      sums[r] = soften_row<kFormat == RS_KV_Q8>(scores + r * RS_PAGE_TOKENS, limits[r],
+                                                depth_tiles * kTileDepth<kFormat>, scales);
     }
     multiply_grid<kFormat>({scores, RS_PAGE_TOKENS}, rows, values, channels / kKvTileColumns, depth_tiles,
                            {mixed, channels});
@@ -137,10 +147,10 @@ void key_block_in_f32(const KeyBlock& block) {
   }
 }
 
-void gather_queries_f32(const KvLayout& layout, const float* q, int64_t count, uint8_t* out) {
+void gather_queries_f32(const KvLayout& layout, const float* q, int64_t first_row, int64_t count, uint8_t* queries) {
   const int64_t d = layout.head_dim;
   const int64_t channels = layout.channels();
-  float* to = reinterpret_cast<float*>(out);
+  float* to = reinterpret_cast<float*>(queries) + first_row * channels;
   for (int64_t r = 0; r < count; ++r, q += d, to += channels) {
     __builtin_memcpy(to, q, static_cast<unsigned long>(d) * sizeof(float));
     for (int64_t a = d; a < channels; ++a) to[a] = 0.0f;
