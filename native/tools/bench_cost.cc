@@ -1,12 +1,13 @@
 #include "tools/bench_cost.h"
 
 #include "cpu/inspect.h"
+#include "cpu/kernels/pack.h"
 
 namespace ringside::tools {
 namespace {
 
 double bytes_of(const cpu::PackedMatrix& matrix) {
-  return static_cast<double>(cpu::packed_tile_bytes(matrix) + cpu::packed_scale_bytes(matrix));
+  return static_cast<double>(cpu::packed_bytes(matrix));
 }
 
 double bytes_of(const cpu::Mlp& mlp) { return bytes_of(mlp.gate) + bytes_of(mlp.up) + bytes_of(mlp.down); }
@@ -27,8 +28,7 @@ StoredWeights stored_weights(const rs_model* cpu_model) {
     experts += static_cast<double>(layer.experts.size());
   }
   if (experts > 0.0) out.expert_bytes /= experts;
-  const cpu::PackedFormat format = held.layers.front().qkv.format;
-  out.coded = format != cpu::PackedFormat::kF32 && format != cpu::PackedFormat::kBF16;
+  out.coded = held.layers.front().qkv.is_coded();
   return out;
 }
 
