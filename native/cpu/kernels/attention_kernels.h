@@ -145,6 +145,5 @@ const AttentionKernels* avx512_attention();
 const AttentionKernels* avx512bf16_attention();
 const AttentionKernels* amx_attention();
 const AttentionKernels* neon_attention();
-const AttentionKernels* neon_attention();
 
 }  // namespace ringside::cpu
