@@ -80,7 +80,8 @@ struct Weights {
   Arena arena;                    // holds every matrix
 };
 
-// Pulls the weights tensor by tensor; each is packed by the pool and given back before the next is asked for.
+// Pulls the weights, matrix by matrix and large ones in slices; each is packed and given back by the thread of the pool
+// that asked for it. `options.progress` is called on this thread alone.
 Status load_weights(const Shape& shape, const rs_weight_source& source, const rs_load_options& options,
                     ThreadPool& pool, Weights& out);
 

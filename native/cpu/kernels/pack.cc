@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/kernels/pack_words.h"
+
 namespace ringside::cpu {
 namespace {
 
@@ -153,6 +155,31 @@ void clear_output(const PackedMatrix& shape, int64_t output, uint8_t* tile) {
   }
 }
 
+PackWords choose_pack_words() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return pack_words_avx2;
+#endif
+  return pack_words;
+}
+
+// A tile without missing outputs or columns, whose codes are only moved.
+void pack_whole_tile(const rs_matrix& stored, int64_t first_row, const PackedMatrix& shape, uint8_t* tile) {
+  static const PackWords kPackWords = choose_pack_words();
+  const bool is_q4 = shape.format == PackedFormat::kQ4;
+  const int64_t row_bytes = stored_row_bytes(stored.format, stored.cols);
+  const auto* from = static_cast<const uint8_t*>(stored.data) + first_row * row_bytes;
+  const int64_t groups = stored_groups(stored);
+  const int64_t group_row_bytes = shape.code_bytes() / kTileRows;
+  for (int64_t group = 0; group < shape.group_count(); ++group, from += group_row_bytes, tile += shape.block_bytes()) {
+    kPackWords(from, row_bytes, group_row_bytes / 4, is_q4, tile);
+    const int64_t first = first_row * groups + group * shape.group_columns / stored.group_columns;
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      const int64_t at = first + r * groups;
+      set_output(shape, tile, r, stored.scales[at], stored.offsets == nullptr ? 0.0f : stored.offsets[at]);
+    }
+  }
+}
+
 // kF32 from any format.
 void pack_floats(const rs_matrix& stored, int64_t first_row, int64_t rows, float* tile) {
   std::vector<float> values(static_cast<size_t>(rows * stored.cols));
@@ -210,6 +237,9 @@ void pack_tile(const rs_matrix& stored, int64_t first_row, const PackedMatrix& s
     return transpose_rows(static_cast<const uint16_t*>(stored.data) + first_row * stored.cols, stored.cols, rows,
                           stored.cols, reinterpret_cast<uint16_t*>(tile));
   }
+  if (stored.format != RS_WEIGHT_FP8 && rows == kTileRows && stored.cols % shape.group_columns == 0) {
+    return pack_whole_tile(stored, first_row, shape, tile);
+  }
   for (int64_t r = 0; r < rows; ++r) {
     if (stored.format == RS_WEIGHT_FP8) {
       pack_fp8_row(stored, first_row + r, shape, r, tile);
@@ -252,6 +282,11 @@ void row_to_float(const rs_matrix& stored, int64_t row, float* out) {
     const int64_t at = first_group + c / stored.group_columns;
     out[c] = code * stored.scales[at] + (stored.offsets == nullptr ? 0.0f : stored.offsets[at]);
   }
+}
+
+int64_t quantized_stride(int64_t columns, int64_t group_columns) {
+  const int64_t bytes = (columns + group_columns - 1) / group_columns * group_columns;
+  return ((bytes + 63) / 64 | 1) * 64;
 }
 
 int64_t coded_scratch_bytes(int64_t columns) {
