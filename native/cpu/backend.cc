@@ -24,12 +24,17 @@ Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); 
 const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
 const Snapshot& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Snapshot*>(snapshot); }
 
-int64_t page_list_bytes(const Shape& shape, const std::vector<std::shared_ptr<Page>>& pages) {
-  return static_cast<int64_t>(pages.size()) * Page::planned_bytes(shape);
+int64_t page_list_bytes(const Model& model, const std::vector<std::shared_ptr<Page>>& pages) {
+  return static_cast<int64_t>(pages.size()) * Page::planned_bytes(model.shape, model.kv_format);
 }
 
-int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t, rs_memory_plan* out,
-                    rs_error* error) {
+Status check_kv_format(int32_t format) {
+  if (format >= RS_KV_BF16 && format <= RS_KV_Q8) return Unit{};
+  return Error{ErrorKind::kArgumentInvalid, "key-value format", "0..2", std::to_string(format)};
+}
+
+int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format,
+                    rs_memory_plan* out, rs_error* error) {
   return guarded(error, "memory plan", [&]() -> Status {
     if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_FP8) {
       return Error{ErrorKind::kArgumentInvalid, "format", "0..4", std::to_string(format)};
@@ -37,10 +42,11 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
     if (format >= RS_WEIGHT_Q8 && group_columns < 1) {
       return Error{ErrorKind::kArgumentInvalid, "group columns", ">= 1", std::to_string(group_columns)};
     }
+    RS_CHECK(check_kv_format(kv_format));
     const Shape shape(*config);
     out->weight_bytes = planned_weight_bytes(shape, static_cast<rs_weight_format>(format), group_columns);
     out->state_bytes = LinearState::planned_bytes(shape);
-    out->kv_bytes_per_token = Page::planned_bytes(shape) / kPageTokens;
+    out->kv_bytes_per_token = Page::planned_bytes(shape, static_cast<rs_kv_format>(kv_format)) / kPageTokens;
     out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores()) + LinearState::planned_bytes(shape);
     return Unit{};
   });
@@ -52,7 +58,9 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
     return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(RS_MAX_THREADS),
                  std::to_string(options.threads)};
   }
+  RS_CHECK(check_kv_format(options.kv_format));
   auto model = std::make_unique<Model>(config);
+  model->kv_format = static_cast<rs_kv_format>(options.kv_format);
   RS_TRY(model->kernels, choose_kernels(options.isa == nullptr ? "" : options.isa));
   RS_CHECK(model->pool.start(options.threads == 0 ? physical_cores() : options.threads));
   RS_CHECK(load_weights(model->shape, source, options, model->pool, model->weights));
@@ -96,7 +104,7 @@ int64_t position(const rs_session* session) { return of(session).position; }
 
 int64_t session_bytes(const rs_session* handle) {
   const Session& session = of(handle);
-  return session.state.bytes() + page_list_bytes(session.model->shape, session.pages);
+  return session.state.bytes() + page_list_bytes(*session.model, session.pages);
 }
 
 Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
@@ -135,7 +143,7 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
       const bool is_last = done + rows == count;
       const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
       float* to = want == RS_LOGITS_ALL ? logits + done * model.shape.config.vocab_rows : logits;
-      RS_CHECK(prepare_pages(model.shape, session.position, rows, session.pages));
+      RS_CHECK(prepare_pages(model.shape, model.kv_format, session.position, rows, session.pages));
       const Segment segment{&session, tokens + done, session.position, 0, rows, &model.spare, wanted, to};
       if (!forward.slab(std::span(&segment, 1))) return Error{ErrorKind::kCancelled, "extend", "", ""};
       commit(session, rows);
@@ -205,7 +213,7 @@ int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_
 int64_t snapshot_position(const rs_snapshot* snapshot) { return of(snapshot).position; }
 int64_t snapshot_bytes(const rs_snapshot* handle) {
   const Snapshot& snapshot = of(handle);
-  return snapshot.s.bytes() + page_list_bytes(static_cast<const Model*>(snapshot.model)->shape, snapshot.pages);
+  return snapshot.s.bytes() + page_list_bytes(*static_cast<const Model*>(snapshot.model), snapshot.pages);
 }
 void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 

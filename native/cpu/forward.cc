@@ -13,6 +13,7 @@ Forward::Forward(Model& model, Interrupt& interrupt)
       shape_(model.shape),
       config_(model.shape.config),
       kernels_(*model.kernels),
+      attention_(*model.kernels->attention()),
       work_(model.workspace),
       expert_counts_(static_cast<size_t>(model.shape.config.experts)) {}
 
@@ -122,13 +123,6 @@ void Forward::head() {
   }
   parallel_.quantize(products);
   parallel_.products(products);
-}
-
-// One head of one row: RMS norm over its channels, then rotation of the first rotary_dim of them.
-void Forward::norm_and_rotate(float* x, const std::vector<float>& weight, int64_t row) {
-  const int64_t half = config_.rotary_dim / 2;
-  kernels_.rms_norm(x, weight.data(), config_.rms_eps, config_.head_dim, x);
-  rotate(x, work_.cosines + row * half, work_.sines + row * half, half);
 }
 
 }  // namespace ringside::cpu

@@ -43,14 +43,18 @@ class Forward {
   void head();
   void show(TapPoint point, const Layer& layer);
 
-  void norm_and_rotate(float* x, const std::vector<float>& weight, int64_t row);
-  void append_keys(const Layer& layer, const Segment& segment, int64_t row);
-  void attend_by_rows(const Layer& layer, const Segment& segment);
-  void attend_by_blocks(const Layer& layer, const Segment& segment);
+  HeadRotation rotation_of(int64_t row, float* x, int64_t heads, const std::vector<float>& weight, float scale) const;
+  void linear_head(const Layer& layer, const Segment& segment, int64_t head, int worker);
+  void append_keys(const Layer& layer);
+  void append_keys(const Layer& layer, const Segment& segment, int64_t first_row, int64_t rows);
+  void attend_by_rows(const Layer& layer);
+  void attend_rows(const Layer& layer, const Segment& segment, int64_t kv_head, int64_t first_row, int64_t rows,
+                   int worker);
+  void attend_by_blocks(const Layer& layer);
+  void attend_by_blocks(const Layer& layer, std::span<const Segment> segments);
   void read_key_block(const Layer& layer, const Segment& segment, int64_t kv_head, int64_t block, int64_t first_row,
                       int64_t rows, WorkerSpace& space, float* maximum, float* sum, float* mixed);
   void gather_queries(const Segment& segment, int64_t kv_head, int64_t first_row, int64_t rows, WorkerSpace& space);
-  void linear_head(const Layer& layer, const Segment& segment, int64_t head, int worker);
   void route(const Layer& layer);
   int64_t assign_expert_rows(const Layer& layer);
   void run_experts(const Layer& layer);
@@ -60,6 +64,7 @@ class Forward {
   const Shape& shape_;
   const rs_config& config_;
   const Kernels& kernels_;
+  const AttentionKernels& attention_;
   Workspace& work_;
   std::span<const Segment> segments_;
   int64_t rows_ = 0;                    // of all segments

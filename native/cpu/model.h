@@ -21,6 +21,7 @@ struct Model {
 
   Shape shape;
   const Kernels* kernels = nullptr;
+  rs_kv_format kv_format = RS_KV_BF16;
   ThreadPool pool;
   Weights weights;
   Workspace workspace;
@@ -28,6 +29,8 @@ struct Model {
   const Tap* tap = nullptr;  // a tool that watches
   std::string device;
   std::mutex running;
+
+  KvLayout kv_layout() const { return {kv_format, shape.config.head_dim}; }
 };
 
 struct Session {

@@ -34,15 +34,16 @@ Result<LinearState> LinearState::allocate(const Shape& shape) {
   return state;
 }
 
-int64_t Page::planned_bytes(const Shape& shape) {
-  return shape.softmax_layers * 2 * shape.kv_width * kPageTokens * static_cast<int64_t>(sizeof(float));
+int64_t Page::planned_bytes(const Shape& shape, rs_kv_format format) {
+  const KvLayout layout{format, shape.config.head_dim};
+  return shape.softmax_layers * 2 * shape.config.kv_heads * layout.part_bytes();
 }
 
-Result<std::shared_ptr<Page>> Page::allocate(const Shape& shape) {
+Result<std::shared_ptr<Page>> Page::allocate(const Shape& shape, rs_kv_format format) {
   auto page = std::make_shared<Page>();
   page->parts_ = 2 * int64_t{shape.config.kv_heads};
-  page->part_values_ = int64_t{shape.config.head_dim} * kPageTokens;
-  RS_TRY(page->memory_, MappedMemory::allocate(planned_bytes(shape), "key-value page"));
+  page->layout_ = {format, shape.config.head_dim};
+  RS_TRY(page->memory_, MappedMemory::allocate(planned_bytes(shape, format), "key-value page"));
   return page;
 }
 
@@ -50,12 +51,13 @@ void Page::copy_from(const Page& other) {
   if (memory_.bytes() > 0) std::memcpy(memory_.data(), other.memory_.data(), static_cast<size_t>(memory_.bytes()));
 }
 
-Status prepare_pages(const Shape& shape, int64_t first, int64_t rows, std::vector<std::shared_ptr<Page>>& pages) {
+Status prepare_pages(const Shape& shape, rs_kv_format format, int64_t first, int64_t rows,
+                     std::vector<std::shared_ptr<Page>>& pages) {
   const size_t begin = static_cast<size_t>(first / kPageTokens);
   const size_t end = static_cast<size_t>((first + rows - 1) / kPageTokens + 1);
   for (size_t index = begin; index < end; ++index) {
     if (index < pages.size() && pages[index].use_count() == 1) continue;
-    RS_TRY(std::shared_ptr<Page> page, Page::allocate(shape));
+    RS_TRY(std::shared_ptr<Page> page, Page::allocate(shape, format));
     if (index < pages.size()) {
       page->copy_from(*pages[index]);
       pages[index] = std::move(page);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "cpu/kernels/attention_kernels.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/memory.h"
 #include "cpu/weights.h"
@@ -40,26 +41,25 @@ class LinearState {
   float* v_ = nullptr;
 };
 
-// Keys and values of 256 positions, for all softmax layers. In fp32: rounding them to bf16, as the specification's
-// section 4 does, moves log-probabilities of small models by 0.01 to 0.1, far outside the 0.002 of the golden cases.
+// Keys and values of 256 positions, for all softmax layers. attention_kernels.h lays out the parts; of one head the
+// values follow the keys, and the heads of a layer lie side by side.
 class Page {
  public:
-  static Result<std::shared_ptr<Page>> allocate(const Shape& shape);
-  static int64_t planned_bytes(const Shape& shape);
+  static Result<std::shared_ptr<Page>> allocate(const Shape& shape, rs_kv_format format);
+  static int64_t planned_bytes(const Shape& shape, rs_kv_format format);
 
-  // [head_dim, 256]: transposed, so that keys lie side by side.
-  float* k_columns(int64_t layer, int64_t kv_head) const { return at(layer, 2 * kv_head); }
-  // [256, head_dim]
-  float* v(int64_t layer, int64_t kv_head) const { return at(layer, 2 * kv_head + 1); }
+  const KvLayout& layout() const { return layout_; }
+  uint8_t* keys(int64_t layer, int64_t kv_head) const { return part(layer, 2 * kv_head); }
+  uint8_t* values(int64_t layer, int64_t kv_head) const { return part(layer, 2 * kv_head + 1); }
   void copy_from(const Page& other);
 
  private:
-  float* at(int64_t layer, int64_t part) const {
-    return reinterpret_cast<float*>(memory_.data()) + (layer * parts_ + part) * part_values_;
+  uint8_t* part(int64_t layer, int64_t index) const {
+    return memory_.data() + (layer * parts_ + index) * layout_.part_bytes();
   }
   MappedMemory memory_;
-  int64_t parts_ = 0;        // of one layer: K and V of each head
-  int64_t part_values_ = 0;  // head_dim * 256
+  KvLayout layout_{RS_KV_BF16, 0};
+  int64_t parts_ = 0;  // of one layer: keys and values of each head
 };
 
 struct Snapshot {
@@ -70,6 +70,7 @@ struct Snapshot {
 };
 
 // Makes the pages of positions [first, first + rows) exist and belong to the holder of `pages` alone.
-Status prepare_pages(const Shape& shape, int64_t first, int64_t rows, std::vector<std::shared_ptr<Page>>& pages);
+Status prepare_pages(const Shape& shape, rs_kv_format format, int64_t first, int64_t rows,
+                     std::vector<std::shared_ptr<Page>>& pages);
 
 }  // namespace ringside::cpu

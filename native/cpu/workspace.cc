@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "cpu/kernels/attention_kernels.h"
+
 namespace ringside::cpu {
 namespace {
 
@@ -27,10 +29,13 @@ void take_quantized(QuantizedInput& input, int64_t rows, int64_t columns, Carver
 void Workspace::carve(const Shape& shape, Carver& carver) {
   const rs_config& config = shape.config;
   const int64_t hidden = config.hidden;
-  const int64_t d = config.head_dim;
+  // What attention needs does not depend on the format of keys and values.
+  const KvLayout kv{RS_KV_F32, config.head_dim};
   const int64_t routed_rows = kSlabRows * config.experts_per_token;
   const int64_t queries_per_kv = config.heads / config.kv_heads;
-  query_rows = std::max(kQueryRows, kSplitRows * queries_per_kv);
+  // The longest job, in whole groups.
+  query_rows =
+      (std::max(kQueryRows, kSplitRows * queries_per_kv) + kQueryGroupRows - 1) / kQueryGroupRows * kQueryGroupRows;
 
   carver.take(residual, kSlabRows * hidden);
   carver.take(normed, kSlabRows * hidden);
@@ -51,9 +56,10 @@ void Workspace::carve(const Shape& shape, Carver& carver) {
   carver.take(always_gate, kSlabRows * shape.largest_mlp_width);
   carver.take(always_up, kSlabRows * shape.largest_mlp_width);
   const int64_t key_blocks = shape.softmax_layers == 0 ? 0 : config.context_tokens / kPageTokens + 1;
-  carver.take(partial_maximum, key_blocks * kSplitRows * config.heads);
-  carver.take(partial_sum, key_blocks * kSplitRows * config.heads);
-  carver.take(partial_mixed, key_blocks * kSplitRows * config.heads * d);
+  partial_rows = key_blocks * kSplitRows * config.heads;
+  carver.take(partial_maximum, partial_rows);
+  carver.take(partial_sum, partial_rows);
+  carver.take(partial_mixed, partial_rows * kv.channels());
   take_quantized(normed_codes, kSlabRows, hidden, carver);
   take_quantized(mixed_codes, kSlabRows, shape.attention_width, carver);
   take_quantized(gathered_codes, routed_rows, hidden, carver);
@@ -65,18 +71,12 @@ void Workspace::carve(const Shape& shape, Carver& carver) {
     carver.take(worker.panel, kUnscaledGroupColumns * kTileRows);
     carver.take(worker.coded, coded_scratch_bytes(widest));
     carver.take(worker.edge, kBlockRows * kTileRows);
-    carver.take(worker.query, query_rows * d);
-    carver.take(worker.scores, query_rows * kPageTokens);
+    carver.take(worker.queries, query_rows * kv.query_bytes());
     carver.take(worker.maximum, query_rows);
     carver.take(worker.sum, query_rows);
-    carver.take(worker.mixed, query_rows * d);
-    carver.take(worker.block_maximum, query_rows);
-    carver.take(worker.block_sum, query_rows);
-    carver.take(worker.block_mixed, query_rows * d);
+    carver.take(worker.mixed, query_rows * kv.channels());
     carver.take(worker.limits, query_rows);
-    carver.take(worker.chunk_scores, kChunkTokens * kChunkTokens);
-    carver.take(worker.chunk_state, kChunkTokens * d);
-    carver.take(worker.chunk_keys, kChunkTokens * d);
+    carver.take(worker.attention, attention_scratch_bytes(kv));
     carver.take(worker.router, 2 * int64_t{config.experts} + config.expert_groups);
   }
 }

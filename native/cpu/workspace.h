@@ -12,7 +12,7 @@ namespace ringside::cpu {
 inline constexpr int64_t kSlabRows = 512;   // tokens of one pass through the layers
 inline constexpr int64_t kBlockRows = 256;  // rows of one matrix product job
 inline constexpr int64_t kSplitRows = 8;    // up to here attention is shared out by key blocks, above by rows
-inline constexpr int64_t kQueryRows = 128;  // query rows (tokens × heads of one kv head) that read a key block together
+inline constexpr int64_t kQueryRows = 256;  // query rows (tokens × heads of one kv head) that read a key block together
 
 // Rows of activations quantised for the coded matrices that multiply them, once for each size of group among these.
 struct QuantizedInput {
@@ -29,29 +29,24 @@ struct QuantizedInput {
 
 // Scratch of one thread.
 struct WorkerSpace {
-  float* panel;          // [128, 64]: weights widened to fp32
-  uint8_t* coded;        // coded_scratch_bytes of the widest input
-  float* edge;           // [256, 64]: outputs of a tile that is not full
-  float* query;          // [query rows, head_dim]
-  float* scores;         // [query rows, 256]
-  float* maximum;        // [query rows]
-  float* sum;            // [query rows]
-  float* mixed;          // [query rows, head_dim]
-  float* block_maximum;  // [query rows]
-  float* block_sum;      // [query rows]
-  float* block_mixed;    // [query rows, head_dim]
-  int32_t* limits;       // [query rows]
-  float* chunk_scores;   // [64, 64]
-  float* chunk_state;    // [64, head_dim]
-  float* chunk_keys;     // [head_dim, 64]
-  float* router;         // [2 experts + groups]
+  float* panel;        // [128, 64]: weights widened to fp32
+  uint8_t* coded;      // coded_scratch_bytes of the widest input
+  float* edge;         // [256, 64]: outputs of a tile that is not full
+  uint8_t* queries;    // [query rows], as the attention kernels keep them
+  float* maximum;      // [query rows]
+  float* sum;          // [query rows]
+  float* mixed;        // [query rows, channels]
+  int32_t* limits;     // [query rows]
+  uint8_t* attention;  // attention_scratch_bytes
+  float* router;       // [2 experts + groups]
 };
 
 struct Workspace {
   static Result<Unit> allocate(const Shape& shape, int threads, Workspace& out);
   static int64_t planned_bytes(const Shape& shape, int threads);
 
-  int64_t query_rows = 0;  // capacity of the worker's query buffers
+  int64_t query_rows = 0;    // capacity of the worker's query buffers
+  int64_t partial_rows = 0;  // capacity of the partial results
 
   float* residual;          // [512, hidden]
   float* normed;            // [512, hidden]
@@ -71,10 +66,11 @@ struct Workspace {
   float* expert_up;         // the same
   float* always_gate;       // [512, widest dense or shared MLP]
   float* always_up;         // the same
-  // Partial attention of up to 8 tokens to every key block of the context; only touched as far as the context goes.
+  // Partial attention of up to 8 tokens to every key block of the context, or of more tokens to fewer blocks; only
+  // touched as far as the context goes.
   float* partial_maximum;            // [key blocks, 8 * heads]
   float* partial_sum;                // [key blocks, 8 * heads]
-  float* partial_mixed;              // [key blocks, 8 * heads, head_dim]
+  float* partial_mixed;              // [key blocks, 8 * heads, channels]
   QuantizedInput normed_codes;       // of the buffers without _codes, row by row
   QuantizedInput mixed_codes;        //
   QuantizedInput gathered_codes;     //

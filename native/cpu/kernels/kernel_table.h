@@ -2,9 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/activation.h"
-#include "cpu/kernels/attention.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/linear_attention.h"
 #include "cpu/kernels/matmul.h"
 #include "cpu/kernels/matmul_coded.h"
 #include "cpu/kernels/norm.h"
@@ -14,7 +12,7 @@
 namespace ringside::cpu {
 namespace {
 
-constexpr Kernels kernel_table(const char* isa) {
+constexpr Kernels kernel_table(const char* isa, const AttentionKernels* (*attention)()) {
   return {
       .isa = isa,
       .matmul_tile = matmul_tile,
@@ -22,10 +20,7 @@ constexpr Kernels kernel_table(const char* isa) {
       .quantize_rows = quantize_rows,
       .quantize_columns = quantize_columns,
       .rms_norm = rms_norm,
-      .chunk_read = chunk_read,
-      .chunk_commit = chunk_commit,
-      .key_block = key_block,
-      .merge_key_block = merge_key_block,
+      .attention = attention,
       .silu = silu,
       .silu_multiply = silu_multiply,
       .sigmoid_gate = sigmoid_gate,

@@ -62,47 +62,7 @@ struct QuantizedRows {
   int64_t groups;
 };
 
-// The rows of one chunk of one head that read the state (specification section 3.5).
-struct ChunkRead {
-  const float* q;          // [rows, head_dim], normed, rotated and scaled
-  int64_t q_stride;        //
-  const float* k_columns;  // [head_dim, 64]: the chunk's keys, transposed
-  const float* v;          // [64, head_dim]
-  const float* state;      // S [head_dim (key), head_dim (value)] at the chunk's start
-  const float* decay;      // exp(-s n), n = 0..64
-  int64_t first;           // local index of the first row
-  int64_t rows;
-  int64_t head_dim;
-  float* out;  // [rows, head_dim]
-  int64_t out_stride;
-  float* scores;      // scratch [64, 64]
-  float* from_state;  // scratch [64, head_dim]
-};
-
-// S' = exp(-64 s) S + Σ_j exp(-s (63 - j)) k_jᵀ v_j for a full chunk. `next_state` may be `state`.
-struct ChunkCommit {
-  const float* k_columns;  // [head_dim, 64]
-  const float* v;          // [64, head_dim]
-  const float* state;      // [head_dim, head_dim]
-  const float* decay;      // exp(-s n), n = 0..64
-  int64_t head_dim;
-  float* next_state;  // [head_dim, head_dim]
-  float* weighted;    // scratch [head_dim, 64]
-};
-
-// Softmax attention of query rows to one absolute block of 256 keys; a partial result, not yet divided.
-struct KeyBlock {
-  const float* q;  // [rows, head_dim], scaled
-  int64_t rows;
-  int64_t head_dim;
-  const int32_t* limits;   // [rows]: keys of the block that the row may see, ascending from the block's first
-  const float* k_columns;  // [head_dim, 256]
-  const float* v;          // [256, head_dim]
-  float* maximum;          // [rows]
-  float* sum;              // [rows]
-  float* out;              // [rows, head_dim]
-  float* scores;           // scratch [rows, 256]
-};
+struct AttentionKernels;  // attention_kernels.h
 
 struct Kernels {
   const char* isa;
@@ -124,12 +84,7 @@ struct Kernels {
                            const QuantizedRows& out);
   // out = x / sqrt(mean(x²) + eps) * weight; `out` may be `x`. One order of additions on every instruction set.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
-  void (*chunk_read)(const ChunkRead& chunk);
-  void (*chunk_commit)(const ChunkCommit& chunk);
-  void (*key_block)(const KeyBlock& block);
-  // Adds one block's partial result of one row to what the blocks before it gave.
-  void (*merge_key_block)(float* maximum, float* sum, float* out, float block_maximum, float block_sum,
-                          const float* block_out, int64_t head_dim);
+  const AttentionKernels* (*attention)();
   void (*silu)(float* x, int64_t count);                               // x = x sigmoid(x)
   void (*silu_multiply)(float* gate, const float* up, int64_t count);  // gate = silu(gate) up
   void (*sigmoid_gate)(float* x, const float* gate, int64_t count);    // x = x sigmoid(gate)

@@ -3,12 +3,13 @@
 
 #if defined(__AVX2__)
 
+#include "cpu/kernels/attention_kernels.h"
 #include "cpu/kernels/kernel_table.h"
 
 namespace ringside::cpu {
 
 const Kernels* avx2_kernels() {
-  static constexpr Kernels kKernels = kernel_table("avx2");
+  static constexpr Kernels kKernels = kernel_table("avx2", avx2_attention);
   return &kKernels;
 }
 

@@ -3,12 +3,13 @@
 
 #if defined(__AVX512F__)
 
+#include "cpu/kernels/attention_kernels.h"
 #include "cpu/kernels/kernel_table.h"
 
 namespace ringside::cpu {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels kKernels = kernel_table("avx512");
+  static constexpr Kernels kKernels = kernel_table("avx512", avx512_attention);
   return &kKernels;
 }
 

@@ -1,4 +1,4 @@
-// Owns: the angles and the rotation.
+// Owns: the angles.
 #include "cpu/kernels/rope.h"
 
 #include <cmath>
@@ -11,15 +11,6 @@ void rope_angles(int64_t position, const float* inv_freq, int64_t half, float* c
     // Double precision reduces large angles exactly enough; the tables are a small part of a step.
     cosines[j] = static_cast<float>(std::cos(static_cast<double>(angle)));
     sines[j] = static_cast<float>(std::sin(static_cast<double>(angle)));
-  }
-}
-
-void rotate(float* x, const float* cosines, const float* sines, int64_t half) {
-  for (int64_t j = 0; j < half; ++j) {
-    const float a = x[j];
-    const float b = x[j + half];
-    x[j] = a * cosines[j] - b * sines[j];
-    x[j + half] = b * cosines[j] + a * sines[j];
   }
 }
 
