@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "environment.h"
+#include "generation.h"
 #include "model_object.h"
 #include "session_object.h"
 
@@ -16,6 +17,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   environment->snapshot = Napi::Persistent(SnapshotObject::define(env));
   env.SetInstanceData(environment);
   exports.Set("loadModel", Napi::Function::New<load_model>(env, "loadModel"));
+  exports.Set("generateTogether", Napi::Function::New<generate_together>(env, "generateTogether"));
   return exports;
 }
 

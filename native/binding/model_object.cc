@@ -24,6 +24,14 @@ Result<SlopeForm> to_slope_form(Napi::Value value) {
   return Error{ErrorKind::kArgumentInvalid, "slopeForm", "A, B or C", form.value()};
 }
 
+Result<KvFormat> to_kv_format(Napi::Value value) {
+  RS_TRY(const std::string format, to_text(value, "kvFormat"));
+  if (format == "bf16") return KvFormat::kBF16;
+  if (format == "f32") return KvFormat::kF32;
+  if (format == "q8") return KvFormat::kQ8;
+  return Error{ErrorKind::kArgumentInvalid, "kvFormat", "bf16, f32 or q8", format};
+}
+
 Result<LoadOptions> to_load_options(Napi::Value value) {
   RS_TRY(const Napi::Object object, to_object(value, "options"));
   LoadOptions options;
@@ -33,6 +41,7 @@ Result<LoadOptions> to_load_options(Napi::Value value) {
   RS_TRY(const int64_t threads, to_integer(member(object, "threads"), "threads", 0, kMaxThreads));
   options.threads = static_cast<int>(threads);
   RS_TRY(options.slope_form, to_slope_form(member(object, "slopeForm")));
+  RS_TRY(options.kv_format, to_kv_format(member(object, "kvFormat")));
   // A path with a NUL would name another file than the caller sees.
   if (options.folder.find('\0') != std::string::npos) {
     return Error{ErrorKind::kArgumentInvalid, "folder", "a path without NUL",

@@ -1,34 +1,21 @@
 #include "session_object.h"
 
-#include <limits>
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "environment.h"
-#include "token_batches.h"
+#include "generation.h"
 #include "values.h"
 
 namespace ringside::binding {
 namespace {
 
-constexpr int64_t kMaxGeneratedTokens = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxSafeInteger = (int64_t{1} << 53) - 1;
-constexpr int64_t kMaxLogitsValues = int64_t{1} << 28;  // 1 GiB of fp32
+// Tells a session from any other object: unwrapping a foreign one would read its memory as something else.
+constexpr napi_type_tag kSessionTag = {0x1d83b6c92f7e40a5, 0xc4507ae961b8d23f};
 
-const char* reason_name(StopReason reason) {
-  switch (reason) {
-    case StopReason::kStopToken:
-      return "stop-token";
-    case StopReason::kTokenLimit:
-      return "token-limit";
-    case StopReason::kContextFull:
-      return "context-full";
-    case StopReason::kCancelled:
-      return "cancelled";
-  }
-  return "cancelled";
-}
+constexpr int64_t kMaxLogitsValues = int64_t{1} << 28;  // 1 GiB of fp32
 
 BackgroundCall::Settle failure(const Error& error) {
   return [error](Napi::Env env) { return failed(env, error); };
@@ -45,24 +32,6 @@ Result<std::vector<std::shared_ptr<Snapshot>>> to_snapshots(Napi::Value value) {
   return snapshots;
 }
 
-Result<GenerateOptions> to_generate_options(Napi::Value value) {
-  RS_TRY(const Napi::Object object, to_object(value, "options"));
-  GenerateOptions options;
-  RS_TRY(options.max_tokens, to_integer(member(object, "maxTokens"), "maxTokens", 0, kMaxGeneratedTokens));
-  RS_TRY(options.stop_tokens, to_id_list(member(object, "stopTokens"), "stopTokens"));
-  RS_TRY(const Napi::Object sampler, to_object(member(object, "sampler"), "sampler"));
-  RS_TRY(const double temperature, to_number(member(sampler, "temperature"), "temperature"));
-  RS_TRY(const double top_p, to_number(member(sampler, "topP"), "topP"));
-  RS_TRY(const double penalty, to_number(member(sampler, "repetitionPenalty"), "repetitionPenalty"));
-  RS_TRY(const int64_t seed, to_integer(member(sampler, "seed"), "seed", 0, kMaxSafeInteger));
-  options.sampler = {.temperature = static_cast<float>(temperature),
-                     .top_p = static_cast<float>(top_p),
-                     .repetition_penalty = static_cast<float>(penalty),
-                     .seed = static_cast<uint64_t>(seed)};
-  RS_CHECK(check_sampler_options(options.sampler));
-  return options;
-}
-
 BackgroundCall::Settle run_sync(SessionCore& core, BackgroundCall& call, const std::vector<int32_t>& prompt,
                                 const std::vector<std::shared_ptr<Snapshot>>& snapshots) {
   const auto advanced = [&](int64_t position) {
@@ -74,27 +43,6 @@ BackgroundCall::Settle run_sync(SessionCore& core, BackgroundCall& call, const s
   return [count = reused.value()](Napi::Env env) {
     Napi::Object done = Napi::Object::New(env);
     done.Set("reused", from_count(env, count));
-    return succeeded(env, done);
-  };
-}
-
-BackgroundCall::Settle run_generate(SessionCore& core, BackgroundCall& call, const GenerateOptions& options) {
-  TokenBatches batches(core.open.model->tokenizer(), [&](std::vector<int32_t> ids, std::string text) {
-    core.position.store(core.session->position(), std::memory_order_relaxed);
-    call.post([ids = std::move(ids), text = std::move(text)](Napi::Env env, Napi::Function on_tokens) {
-      on_tokens.Call({from_ids(env, ids), Napi::String::New(env, text)});
-    });
-  });
-  const auto generated = core.session->generate(options, core.cancel, [&](int32_t id) {
-    batches.add(id);
-    return true;
-  });
-  batches.finish();
-  if (!generated) return failure(generated.error());
-  return [result = generated.value()](Napi::Env env) {
-    Napi::Object done = Napi::Object::New(env);
-    done.Set("reason", Napi::String::New(env, reason_name(result.reason)));
-    done.Set("tokens", from_count(env, result.tokens));
     return succeeded(env, done);
   };
 }
@@ -142,6 +90,14 @@ SessionObject::SessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   if (core == nullptr) return;
   core_ = *core;
   closed_ = false;
+  info.This().As<Napi::Object>().TypeTag(&kSessionTag);
+}
+
+Result<SessionObject*> SessionObject::of(Napi::Value value) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kSessionTag)) {
+    return Error{ErrorKind::kArgumentInvalid, "sessions", "a session", "another value"};
+  }
+  return Unwrap(value.As<Napi::Object>());
 }
 
 SessionObject::~SessionObject() {
@@ -155,40 +111,45 @@ Status SessionObject::check_idle() const {
   return Unit{};
 }
 
-Napi::Value SessionObject::start(Napi::Env env, Napi::Function callback, Work work) {
-  // Cancels come from this thread too, so none that is meant for this call can be lost here.
-  core_->cancel.clear();
-  running_ = true;
-  Ref();
+Napi::Value SessionObject::start(Napi::Env env, Napi::Function callback, const std::vector<SessionObject*>& sessions,
+                                 Work work) {
+  std::vector<std::shared_ptr<SessionCore>> cores;
+  for (SessionObject* session : sessions) {
+    // Cancels come from this thread too, so none that is meant for this call can be lost here.
+    session->core_->cancel.clear();
+    session->running_ = true;
+    session->Ref();
+    cores.push_back(session->core_);
+  }
   // Shared, because a closure is copied.
-  const auto place = std::make_shared<Place>(core_->open.shared);
-  const auto run = [core = core_, place,
-                    work = std::move(work)](BackgroundCall& call) mutable -> BackgroundCall::Settle {
-    SharedModel& shared = *core->open.shared;
+  const auto place = std::make_shared<Place>(cores[0]->open.shared);
+  const auto run = [cores, place, work = std::move(work)](BackgroundCall& call) mutable -> BackgroundCall::Settle {
+    SharedModel& shared = *cores[0]->open.shared;
+    // One that goes on needs the turn; those that were cancelled meanwhile end then.
+    const auto is_cancelled = [](const auto& core) { return core->cancel.cancelled(); };
     // The work may hold the last reference to a snapshot, which only the thread that has the turn may free.
-    if (!place->enter(core->cancel)) {
+    if (!place->enter([&] { return std::ranges::all_of(cores, is_cancelled); })) {
       shared.retire(std::make_shared<Work>(std::exchange(work, nullptr)));
       return failure({ErrorKind::kCancelled, "call", "", ""});
     }
     const Turn turn(shared);
     const Work mine = std::exchange(work, nullptr);
-    const BackgroundCall::Settle settle = mine(*core, call);
-    core->remember();
+    const BackgroundCall::Settle settle = mine(call);
+    for (const auto& core : cores) core->remember();
     return settle;
   };
-  return BackgroundCall::start(env, callback,
-                               {.run = run,
-                                .cancel =
-                                    [core = core_] {
-                                      core->cancel.cancel();
-                                      core->open.shared->wake();
-                                    },
-                                .ended =
-                                    [this] {
-                                      running_ = false;
-                                      if (closed_) release();
-                                      Unref();
-                                    }});
+  const auto cancel = [cores] {
+    for (const auto& core : cores) core->cancel.cancel();
+    cores[0]->open.shared->wake();
+  };
+  const auto ended = [sessions] {
+    for (SessionObject* session : sessions) {
+      session->running_ = false;
+      if (session->closed_) session->release();
+      session->Unref();
+    }
+  };
+  return BackgroundCall::start(env, callback, {.run = run, .cancel = cancel, .ended = ended});
 }
 
 // Frees the session and its share of the model, but never under a running call.
@@ -225,9 +186,9 @@ Napi::Value SessionObject::Sync(const Napi::CallbackInfo& info) {
   if (!snapshots) return failed_promise(env, snapshots.error());
   const auto on_advanced = to_function(info[2], "onAdvanced");
   if (!on_advanced) return failed_promise(env, on_advanced.error());
-  return start(env, on_advanced.value(),
-               [prompt = std::move(prompt).value(), snapshots = std::move(snapshots).value()](
-                   SessionCore& core, BackgroundCall& call) { return run_sync(core, call, prompt, snapshots); });
+  return start(env, on_advanced.value(), {this},
+               [core = core_, prompt = std::move(prompt).value(), snapshots = std::move(snapshots).value()](
+                   BackgroundCall& call) { return run_sync(*core, call, prompt, snapshots); });
 }
 
 Napi::Value SessionObject::Generate(const Napi::CallbackInfo& info) {
@@ -238,9 +199,10 @@ Napi::Value SessionObject::Generate(const Napi::CallbackInfo& info) {
   if (!options) return failed_promise(env, options.error());
   const auto on_tokens = to_function(info[1], "onTokens");
   if (!on_tokens) return failed_promise(env, on_tokens.error());
-  return start(env, on_tokens.value(), [options = std::move(options).value()](SessionCore& core, BackgroundCall& call) {
-    return run_generate(core, call, options);
-  });
+  return start(env, on_tokens.value(), {this},
+               [core = core_, options = std::move(options).value()](BackgroundCall& call) {
+                 return run_generate(*core, call, options);
+               });
 }
 
 Napi::Value SessionObject::Logits(const Napi::CallbackInfo& info) {
@@ -249,8 +211,8 @@ Napi::Value SessionObject::Logits(const Napi::CallbackInfo& info) {
   if (!idle) return failed_promise(env, idle.error());
   auto tokens = to_ids(info[0], "tokens");
   if (!tokens) return failed_promise(env, tokens.error());
-  return start(env, Napi::Function(), [tokens = std::move(tokens).value()](SessionCore& core, BackgroundCall&) {
-    return run_logits(core, tokens);
+  return start(env, Napi::Function(), {this}, [core = core_, tokens = std::move(tokens).value()](BackgroundCall&) {
+    return run_logits(*core, tokens);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "../engine.h"
 #include "background_call.h"
@@ -32,9 +33,17 @@ class SessionObject final : public Napi::ObjectWrap<SessionObject> {
   explicit SessionObject(const Napi::CallbackInfo& info);
   ~SessionObject() override;
 
- private:
-  using Work = std::function<BackgroundCall::Settle(SessionCore&, BackgroundCall&)>;
+  // The session behind a JavaScript value.
+  static Result<SessionObject*> of(Napi::Value value);
+  // Runs `work`, which may use the cores of `sessions`, on a thread of its own when their model is free. All are of one
+  // model and idle.
+  using Work = std::function<BackgroundCall::Settle(BackgroundCall&)>;
+  static Napi::Value start(Napi::Env env, Napi::Function callback, const std::vector<SessionObject*>& sessions,
+                           Work work);
+  Status check_idle() const;
+  const std::shared_ptr<SessionCore>& core() const { return core_; }
 
+ private:
   Napi::Value Position(const Napi::CallbackInfo& info);
   Napi::Value Bytes(const Napi::CallbackInfo& info);
   Napi::Value Sync(const Napi::CallbackInfo& info);
@@ -45,9 +54,6 @@ class SessionObject final : public Napi::ObjectWrap<SessionObject> {
   Napi::Value Cancel(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
-  Status check_idle() const;
-  // Runs `work` on a thread of its own when the model is free.
-  Napi::Value start(Napi::Env env, Napi::Function callback, Work work);
   void cancel();
   void release();
 

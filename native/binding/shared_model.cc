@@ -55,11 +55,11 @@ void Place::leave_line() {
 }
 
 // The wait needs no time limit: whoever sets a cancel flag also calls wake().
-bool Place::enter(const CancelFlag& cancel) {
+bool Place::enter(const std::function<bool()>& is_given_up) {
   std::unique_lock lock(model_->mutex_);
   const auto is_next = [&] { return !model_->taken_ && model_->line_.front() == ticket_; };
-  model_->changed_.wait(lock, [&] { return is_next() || cancel.cancelled(); });
-  const bool enters = !cancel.cancelled();
+  model_->changed_.wait(lock, [&] { return is_next() || is_given_up(); });
+  const bool enters = !is_given_up();
   leave_line();
   if (enters) model_->taken_ = true;
   return enters;

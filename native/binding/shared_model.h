@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -42,8 +43,8 @@ class Place {
   ~Place();  // whoever never entered leaves the line
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
-  // Waits for the turn; false: cancelled while waiting, see SharedModel::wake().
-  bool enter(const CancelFlag& cancel);
+  // Waits for the turn; false: given up while waiting. SharedModel::wake() has `is_given_up` asked again.
+  bool enter(const std::function<bool()>& is_given_up);
 
  private:
   void leave_line();  // with the mutex held

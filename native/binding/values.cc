@@ -76,6 +76,11 @@ Result<double> to_number(Napi::Value value, const char* name) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
+Result<bool> to_truth(Napi::Value value, const char* name) {
+  if (!value.IsBoolean()) return wrong(name, "boolean", type_of(value));
+  return value.As<Napi::Boolean>().Value();
+}
+
 Result<Napi::Object> to_object(Napi::Value value, const char* name) {
   if (!value.IsObject()) return wrong(name, "object", type_of(value));
   return value.As<Napi::Object>();

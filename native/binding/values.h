@@ -25,6 +25,7 @@ Error busy_error(const char* subject);
 Result<std::string> to_text(Napi::Value value, const char* name);
 Result<int64_t> to_integer(Napi::Value value, const char* name, int64_t least, int64_t most);
 Result<double> to_number(Napi::Value value, const char* name);
+Result<bool> to_truth(Napi::Value value, const char* name);
 Result<Napi::Object> to_object(Napi::Value value, const char* name);
 Result<Napi::Function> to_function(Napi::Value value, const char* name);
 Result<std::vector<int32_t>> to_ids(Napi::Value value, const char* name);      // an Int32Array

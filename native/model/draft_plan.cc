@@ -14,6 +14,11 @@ constexpr double kCostShare = 1.0 / 5;
 // size that was once too dear is tried again.
 constexpr double kFading = 1.0 / 512;
 
+// Of a pass twice as large, as a share of what the smaller one takes.
+constexpr double kLeastStep = 0.1;
+// Drafts that bring less are not worth the risk that the estimates are wrong.
+constexpr double kLeastGain = 1.05;
+
 }  // namespace
 
 // 1-2, 3-4, 5-8, 9-16, 17-32 and more tokens.
@@ -38,14 +43,16 @@ void PassCosts::add(int64_t rows, double seconds) {
       seconds_[knot] += weight / weights_[knot] * (seconds - seconds_[knot]);  // the first one as it is
     }
   }
-  // What was never measured is taken to cost no more than a smaller pass: an error that the first try corrects.
   for (size_t knot = 1; knot < kKnots; ++knot) {
-    const double excess = std::max(0.0, seconds_[knot] - seconds_[knot - 1]);
-    const bool is_measured_now = std::fabs(place - static_cast<double>(knot)) < 1.0;
-    if (weights_[knot] == 0.0)
-      seconds_[knot] = seconds_[knot - 1];
-    else if (!is_measured_now)
-      seconds_[knot] -= kFading * excess;
+    const double before = seconds_[knot - 1];
+    if (weights_[knot] == 0.0) {
+      // What was never measured is taken to cost as much more again as the last doubling did: less than it may turn out
+      // to, so that it is tried, and not so little that the first try is a large one.
+      const double last_step = knot == 1 ? 0.0 : before - seconds_[knot - 2];
+      seconds_[knot] = before + std::max(last_step, kLeastStep * before);
+    } else if (std::fabs(place - static_cast<double>(knot)) >= 1.0) {
+      seconds_[knot] -= kFading * std::max(0.0, seconds_[knot] - before);
+    }
   }
 }
 
@@ -59,17 +66,17 @@ double PassCosts::seconds(int64_t rows) const {
 DraftPlan plan_drafts(const LookupHits& hits, const PassCosts& costs, int32_t match_length, int64_t rows, double tokens,
                       int64_t most) {
   DraftPlan best{0, tokens};
-  if (match_length == 0) return best;
-  double best_seconds = costs.seconds(rows);
+  if (match_length == 0 || costs.seconds(rows) <= 0.0) return best;
+  double best_speed = kLeastGain * tokens / costs.seconds(rows);
   double chance = 1.0;  // that all drafts so far are right
   double expected = tokens;
   for (int64_t drafts = 1; drafts <= most; ++drafts) {
     chance *= hits.rate(match_length + static_cast<int32_t>(drafts) - 1);
     expected += chance;
-    const double seconds = costs.seconds(rows + drafts);
-    if (expected * best_seconds <= best.tokens * seconds) continue;
+    const double speed = expected / costs.seconds(rows + drafts);
+    if (speed <= best_speed) continue;
     best = {drafts, expected};
-    best_seconds = seconds;
+    best_speed = speed;
   }
   return best;
 }

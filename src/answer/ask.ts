@@ -27,6 +27,8 @@ export interface AskInput {
   /** Reasoning and answer together; without it, the window's share for them. */
   readonly maxTokens?: number;
   readonly sampler?: SamplerOptions;
+  /** See EnginePort.generate; without it, true. */
+  readonly promptLookup?: boolean;
 }
 
 export interface AskDependencies {
@@ -190,9 +192,9 @@ class Question {
   }
 
   async #generate(request: PromptRequest, generationTokens: number, info: ModelInfo): Promise<AskOutcome["done"]> {
-    const { maxTokens = generationTokens, sampler = greedy, effort } = this.input;
+    const { maxTokens = generationTokens, sampler = greedy, promptLookup = true, effort } = this.input;
     const generated = await generateAnswer(
-      { prompt: request, maxTokens, sampler, effort },
+      { prompt: request, maxTokens, sampler, promptLookup, effort },
       this.dependencies.engine,
       {
         phase: (phase) => {
@@ -272,6 +274,7 @@ function statsOf(generated: Generated, info: ModelInfo, startedAt: number): Answ
     ...(done.tokens > 1 && decodeMs > 0 ? { decodeTokensPerSecond: ((done.tokens - 1) * 1000) / decodeMs } : {}),
     generatedTokens: done.tokens,
     reasoningTokens,
+    ...(done.drafted > 0 ? { draftedTokens: done.drafted, acceptedTokens: done.accepted } : {}),
     backend: info.backend,
     device: info.device,
   };

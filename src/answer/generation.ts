@@ -12,6 +12,7 @@ export interface GenerationRequest {
   readonly prompt: PromptRequest;
   readonly maxTokens: number;
   readonly sampler: SamplerOptions;
+  readonly promptLookup: boolean;
   readonly effort: Effort;
 }
 
@@ -114,7 +115,7 @@ class Pass {
   /** null: the reasoning reached its limit and was ended. */
   async generate(
     engine: EnginePort,
-    { sampler }: GenerationRequest,
+    { sampler, promptLookup }: GenerationRequest,
     maxTokens: number,
     reasoningLimit: number,
     signal: AbortSignal | undefined,
@@ -129,7 +130,7 @@ class Pass {
     if (this.mayReason) this.sink.phase("reasoning");
     try {
       const done = await engine.generate(
-        { maxTokens, sampler },
+        { maxTokens, sampler, promptLookup },
         {
           signal: limit.signal,
           onTokens: ({ ids, text }) => {
@@ -147,7 +148,8 @@ class Pass {
       this.#splitter.finish();
       const wasUser = signal?.aborted === true;
       if (wasUser || !(cause instanceof RingsideFailure) || cause.error.kind !== "cancelled") throw cause;
-      if (this.#repeats) return { reason: "cancelled", tokens: this.tokens, ...this.#times() };
+      // What lookup did until then is not told of a generation that was stopped.
+      if (this.#repeats) return { reason: "cancelled", tokens: this.tokens, drafted: 0, accepted: 0, ...this.#times() };
       if (this.#reachedLimit) return null;
       throw cause;
     } finally {
@@ -168,7 +170,7 @@ class Pass {
   /** The figures of two passes as if they were one; the second read of the prompt's end counts as generation. */
   joined(sync: SyncDone, second: Pass, done: GenerateDone): Generated {
     const tokens = this.tokens + second.tokens;
-    return this.result(sync, { reason: done.reason, tokens, ...this.#times() }, second);
+    return this.result(sync, { ...done, tokens, ...this.#times() }, second);
   }
 
   #times(): Pick<GenerateDone, "milliseconds" | "firstTokenMs"> {

@@ -2,8 +2,8 @@
 import { parseArgs } from "node:util";
 import type { ParseArgsConfig } from "node:util";
 import * as path from "node:path";
-import { maxThreads } from "../protocol/engine";
-import type { LoadRequest } from "../protocol/engine";
+import { isaNames, kvFormats, maxThreads } from "../protocol/engine";
+import type { IsaName, LoadRequest } from "../protocol/engine";
 import { places } from "./places";
 
 /** Wrong usage of a command; the message says what to change. */
@@ -23,14 +23,20 @@ export const modelOptions = {
   threads: { type: "string" },
   slope: { type: "string" },
   isa: { type: "string" },
+  kv: { type: "string" },
   json: { type: "boolean" },
 } as const satisfies Options;
+
+/** The rest of the help line of --isa, which two commands have. */
+export const isaHelp = `default: the best of this machine; else one of
+                       ${isaNames.join(", ")}`;
 
 export const modelHelp = `  --model DIR          a checkpoint folder; without it, the embedded nano model
   --backend NAME       auto (default), cpu or reference
   --threads N          default: the physical cores
   --slope A|B|C        form of the decay slopes (default A)
-  --isa NAME           plain, avx2 or avx512; default: the best of this machine
+  --isa NAME           ${isaHelp}
+  --kv FORMAT          how keys and values are kept: bf16 (default), f32 or q8
   --json               one JSON value on standard output and nothing else`;
 
 /** Throws UsageError for an unknown option or a wrong number of positionals, HelpRequested for --help. */
@@ -96,12 +102,14 @@ export function loadRequest(values: {
   readonly threads?: string | undefined;
   readonly slope?: string | undefined;
   readonly isa?: string | undefined;
+  readonly kv?: string | undefined;
 }): LoadRequest {
   return {
     folder: values.model === undefined ? places.embeddedModel : path.resolve(values.model),
     backend: choiceOption(values.backend, "--backend", ["auto", "cpu", "reference"], "auto"),
     threads: integerOption(values.threads, "--threads", [1, maxThreads], 0),
     slopeForm: choiceOption(values.slope, "--slope", ["A", "B", "C"], "A"),
-    isa: choiceOption(values.isa, "--isa", ["plain", "avx2", "avx512"], ""),
+    isa: choiceOption<IsaName | "">(values.isa, "--isa", isaNames, ""),
+    kvFormat: choiceOption(values.kv, "--kv", kvFormats, "bf16"),
   };
 }

@@ -27,6 +27,7 @@ Reads the repository and answers; each quote and path of the answer is checked a
   --temperature T      0 (default): always the likeliest token
   --top-p P            default 1
   --seed N             default 0
+  --no-lookup          write without trying what stood after the same words before; slower, the same words
 ${modelHelp}`;
 
 const options = {
@@ -40,6 +41,7 @@ const options = {
   temperature: { type: "string" },
   "top-p": { type: "string" },
   seed: { type: "string" },
+  "no-lookup": { type: "boolean" },
 } as const;
 
 export async function askCommand(arguments_: readonly string[]): Promise<number> {
@@ -51,6 +53,7 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
     scope: (values.scope ?? []).map(withoutSlashes),
     pinned: values.pin ?? [],
     ...(maxTokens === 0 ? {} : { maxTokens }),
+    promptLookup: values["no-lookup"] !== true,
     sampler: {
       temperature: numberOption(values.temperature, "--temperature", [0, 100], 0),
       topP: numberOption(values["top-p"], "--top-p", [0.001, 1], 1),

@@ -1,6 +1,6 @@
 // The one description of what the native addon exports (native/binding/addon.cc). Nothing here throws: each failure is a value.
 import type { RingsideError } from "../protocol/errors";
-import type { ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
+import type { LoadRequest, ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
 
 export type NativeResult<T> =
   { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: RingsideError };
@@ -8,15 +8,33 @@ export type NativeResult<T> =
 export interface NativeAddon {
   /** Loads on a worker thread. onProgress gets 0..1. */
   loadModel(
-    options: {
-      readonly folder: string;
-      readonly backend: string;
-      readonly threads: number;
-      readonly slopeForm: string;
-      readonly isa: string;
-    },
+    options: Readonly<Record<Exclude<keyof LoadRequest, "threads">, string>> & { readonly threads: number },
     onProgress: (fraction: number) => void,
   ): Promise<NativeResult<NativeModel>>;
+  /**
+   * Several sessions of one model in the same passes over its weights; each gets exactly the tokens it would get alone.
+   * Each of them is at work meanwhile: cancel() stops that one. Results in the order of the sessions.
+   */
+  generateTogether(
+    sessions: readonly NativeSession[],
+    options: readonly NativeGenerateOptions[],
+    onTokens: (session: number, ids: Int32Array, text: string) => void,
+  ): Promise<NativeResult<readonly NativeGenerated[]>>;
+}
+
+export interface NativeGenerateOptions {
+  readonly maxTokens: number;
+  readonly sampler: SamplerOptions;
+  readonly stopTokens: readonly number[];
+  readonly promptLookup: boolean;
+}
+
+export interface NativeGenerated {
+  readonly reason: StopReason;
+  readonly tokens: number;
+  /** By prompt lookup. */
+  readonly drafted: number;
+  readonly accepted: number;
 }
 
 export interface NativeModel {
@@ -46,9 +64,9 @@ export interface NativeSession {
   snapshot(): NativeResult<NativeSnapshot>;
   /** onTokens gets batches at most 30 ms apart; `text` is complete UTF-8. */
   generate(
-    options: { readonly maxTokens: number; readonly sampler: SamplerOptions; readonly stopTokens: readonly number[] },
+    options: NativeGenerateOptions,
     onTokens: (ids: Int32Array, text: string) => void,
-  ): Promise<NativeResult<{ readonly reason: StopReason; readonly tokens: number }>>;
+  ): Promise<NativeResult<NativeGenerated>>;
   /** Feeds tokens; logits are [tokens, vocabRows]. */
   logits(tokens: Int32Array): Promise<NativeResult<Float32Array>>;
   stateNorms(): NativeResult<Float32Array>;

@@ -132,13 +132,18 @@ class EngineClient implements EnginePort {
   }
 
   async generate(
-    { maxTokens, sampler }: { maxTokens: number; sampler: SamplerOptions },
+    { maxTokens, sampler, promptLookup = true }: { maxTokens: number; sampler: SamplerOptions; promptLookup?: boolean },
     { onTokens, signal }: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },
   ): Promise<GenerateDone> {
     return this.#alone("generating", async (ready) => {
-      const { generate } = await this.#call({ type: "generate", maxTokens, sampler }, signal, ready, (reply) => {
-        if (reply.type === "tokens") onTokens(reply.batch);
-      });
+      const { generate } = await this.#call(
+        { type: "generate", maxTokens, sampler, promptLookup },
+        signal,
+        ready,
+        (reply) => {
+          if (reply.type === "tokens") onTokens(reply.batch);
+        },
+      );
       const decodeMs = generate.milliseconds - generate.firstTokenMs;
       if (generate.tokens > 1 && decodeMs > 0) {
         this.#publish({ decodeTokensPerSecond: ((generate.tokens - 1) * 1_000) / decodeMs });
@@ -303,7 +308,8 @@ function sameLoad(left: LoadRequest, right: LoadRequest | null): boolean {
     left.backend === right.backend &&
     left.threads === right.threads &&
     left.slopeForm === right.slopeForm &&
-    left.isa === right.isa
+    left.isa === right.isa &&
+    left.kvFormat === right.kvFormat
   );
 }
 

@@ -114,7 +114,7 @@ class Host {
       case "sync":
         return { of: "sync", sync: await this.#session.sync(job.prompt, call) };
       case "generate":
-        return { of: "generate", generate: await this.#session.generate(job.maxTokens, job.sampler, call) };
+        return { of: "generate", generate: await this.#session.generate(job, call) };
     }
   }
 

@@ -9,11 +9,10 @@ import type {
   LogitsDone,
   ModelInfo,
   Prompt,
-  SamplerOptions,
   SyncDone,
 } from "../protocol/engine";
 import { failure } from "../protocol/errors";
-import type { NativeAddon, NativeModel, NativeSession } from "./addonTypes";
+import type { NativeAddon, NativeGenerateOptions, NativeModel, NativeSession } from "./addonTypes";
 import { logSoftmaxRows } from "./logits";
 import { Pacer, PromptTokens, unwrap } from "./promptTokens";
 import { chunkTokens, equal, Snapshots } from "./snapshots";
@@ -155,23 +154,24 @@ export class ModelSession {
     };
   }
 
-  async generate(maxTokens: number, sampler: SamplerOptions, call: Call): Promise<GenerateDone> {
+  async generate(request: Omit<NativeGenerateOptions, "stopTokens">, call: Call): Promise<GenerateDone> {
+    const { maxTokens, sampler, promptLookup } = request;
     const { session, info } = this.#model();
     const startedMs = performance.now();
     const first: { atMs?: number } = {};
     const ids: number[] = [];
     const result = await this.#native(session, call, () =>
-      session.generate({ maxTokens, sampler, stopTokens: info.stopTokens }, (batch, text) => {
+      session.generate({ maxTokens, sampler, stopTokens: info.stopTokens, promptLookup }, (batch, text) => {
         first.atMs ??= performance.now() - startedMs;
         ids.push(...batch);
         call.reply({ type: "tokens", id: call.id, batch: { ids: Array.from(batch), text } });
       }),
     );
     this.#remember(ids);
-    const { reason, tokens } = unwrap(result);
-    if (reason === "cancelled") throw failure("cancelled");
+    const generated = unwrap(result);
+    if (generated.reason === "cancelled") throw failure("cancelled");
     const milliseconds = performance.now() - startedMs;
-    return { reason, tokens, milliseconds, firstTokenMs: first.atMs ?? milliseconds };
+    return { ...generated, milliseconds, firstTokenMs: first.atMs ?? milliseconds };
   }
 
   async #read(loaded: Loaded, tokens: Int32Array, call: Call, advanced: (position: number) => void): Promise<number> {

@@ -47,7 +47,7 @@ export class EngineAccess implements Disposable {
   }
 
   loadRequest(folder = this.folderInUse): LoadRequest {
-    return { folder, backend: "auto", threads: readSettings().threads, slopeForm: "A", isa: "" };
+    return { folder, backend: "auto", threads: readSettings().threads, slopeForm: "A", isa: "", kvFormat: "bf16" };
   }
 
   async load(folder: string, onProgress: (fraction: number) => void, signal: AbortSignal): Promise<void> {

@@ -2,10 +2,29 @@
 // Imports nothing but this room. Every message is validated on arrival (validate.ts) and framed by frame.ts.
 import type { RingsideError } from "./errors";
 
-export const engineProtocolVersion = 1;
+export const engineProtocolVersion = 2;
 
 /** As kMaxThreads in native/engine.h. */
 export const maxThreads = 512;
+
+/** The instruction sets with kernels of their own, as native/cpu/isa.h names them; which of them run is the machine's affair. */
+export const isaNames = [
+  "plain",
+  "avx2",
+  "avxvnni",
+  "avx512",
+  "avx512vnni",
+  "avx512bf16",
+  "amx",
+  "neon",
+  "dotprod",
+  "i8mm",
+] as const;
+export type IsaName = (typeof isaNames)[number];
+
+/** How keys and values of the softmax layers are kept: in 2, 4 or 1 bytes each. */
+export const kvFormats = ["bf16", "f32", "q8"] as const;
+export type KvFormat = (typeof kvFormats)[number];
 
 /** What stands between two cuts of a prompt; the parts of a piece are encoded one by one, pieces always separately (house 3a). */
 export interface PromptPiece {
@@ -27,8 +46,9 @@ export interface LoadRequest {
   /** 0: the number of physical cores. */
   readonly threads: number;
   readonly slopeForm: "A" | "B" | "C";
-  /** "": the best of this machine; "plain", "avx2", "avx512". */
-  readonly isa: string;
+  /** "": the best of this machine. */
+  readonly isa: IsaName | "";
+  readonly kvFormat: KvFormat;
 }
 
 export interface ModelInfo {
@@ -87,6 +107,9 @@ export interface GenerateDone {
   readonly milliseconds: number;
   /** From the start of generate() to its first token. */
   readonly firstTokenMs: number;
+  /** Tokens that prompt lookup tried, and those of them that were right. */
+  readonly drafted: number;
+  readonly accepted: number;
 }
 export interface LogitsDone {
   readonly argmax: readonly number[];
@@ -105,7 +128,13 @@ export type EngineRequest =
   | { readonly type: "detokenize"; readonly id: number; readonly ids: readonly (readonly number[])[] }
   | { readonly type: "logits"; readonly id: number; readonly ids: readonly number[]; readonly split: readonly number[] }
   | { readonly type: "sync"; readonly id: number; readonly prompt: Prompt }
-  | { readonly type: "generate"; readonly id: number; readonly maxTokens: number; readonly sampler: SamplerOptions }
+  | {
+      readonly type: "generate";
+      readonly id: number;
+      readonly maxTokens: number;
+      readonly sampler: SamplerOptions;
+      readonly promptLookup: boolean;
+    }
   | { readonly type: "cancel"; readonly id: number; readonly target: number };
 
 /** Host → client. Exactly one of `result` or `failed` ends each request. */
@@ -158,7 +187,8 @@ export interface EnginePort {
     options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal },
   ): Promise<SyncDone>;
   generate(
-    request: { maxTokens: number; sampler: SamplerOptions },
+    /** `promptLookup` (default true) changes the speed and no token. */
+    request: { maxTokens: number; sampler: SamplerOptions; promptLookup?: boolean },
     options: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },
   ): Promise<GenerateDone>;
   tokenize(texts: readonly string[], special: boolean): Promise<readonly (readonly number[])[]>;

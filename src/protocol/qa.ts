@@ -77,6 +77,9 @@ export interface AnswerStats {
   readonly decodeTokensPerSecond?: number;
   readonly generatedTokens: number;
   readonly reasoningTokens: number;
+  /** Absent when prompt lookup tried nothing. */
+  readonly draftedTokens?: number;
+  readonly acceptedTokens?: number;
   readonly backend: string;
   readonly device: string;
 }

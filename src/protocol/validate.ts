@@ -1,6 +1,6 @@
 // Owns: the validators of every frame between the engine's client and its host. What passes is trusted afterwards (house
 // invariant 3), what does not is a RingsideFailure "frame-invalid" that names the field.
-import { maxThreads } from "./engine";
+import { isaNames, kvFormats, maxThreads } from "./engine";
 import type {
   EngineReply,
   EngineRequest,
@@ -50,7 +50,8 @@ const load: Check<LoadRequest> = object<LoadRequest>({
   backend: choice(["auto", "cpu", "reference"]),
   threads: integer(0, maxThreads),
   slopeForm: choice(["A", "B", "C"]),
-  isa: choice(["", "plain", "avx2", "avx512"]),
+  isa: choice(["", ...isaNames]),
+  kvFormat: choice(kvFormats),
 });
 
 export const modelInfo: Check<ModelInfo> = object<ModelInfo>({
@@ -112,6 +113,8 @@ const generateDone: Check<GenerateDone> = object<GenerateDone>({
   tokens,
   milliseconds,
   firstTokenMs: milliseconds,
+  drafted: bytes,
+  accepted: tokens,
 });
 const logitsDone: Check<LogitsDone> = object<LogitsDone>({
   argmax: ids,
@@ -129,7 +132,7 @@ const request: Check<EngineRequest> = tagged<"type", EngineRequest>("type", {
   detokenize: { id: requestId, ids: list(maxTextsPerRequest, ids) },
   logits: { id: requestId, ids, split: list(maxTokens, integer(1, maxTokens)) },
   sync: { id: requestId, prompt },
-  generate: { id: requestId, maxTokens: integer(1, maxTokens), sampler },
+  generate: { id: requestId, maxTokens: integer(1, maxTokens), sampler, promptLookup: truth },
   cancel: { id: requestId, target: requestId },
 });
 

@@ -75,6 +75,8 @@ const stats: Check<AnswerStats> = object<AnswerStats>({
   decodeTokensPerSecond: optional(speed),
   generatedTokens: count,
   reasoningTokens: count,
+  draftedTokens: optional(count),
+  acceptedTokens: optional(count),
   backend: text(64),
   device: text(256),
 });

@@ -44,7 +44,15 @@ test("numbers and choices are checked against their limits", () => {
 test("a load request has the embedded model and the machine's defaults when nothing is said", () => {
   const request = loadRequest({});
   assert.match(request.folder, /media.nano$/);
-  assert.deepEqual({ ...request, folder: "" }, { folder: "", backend: "auto", threads: 0, slopeForm: "A", isa: "" });
+  assert.deepEqual(
+    { ...request, folder: "" },
+    { folder: "", backend: "auto", threads: 0, slopeForm: "A", isa: "", kvFormat: "bf16" },
+  );
+  assert.equal(loadRequest({ kv: "q8" }).kvFormat, "q8");
+  assert.equal(loadRequest({ isa: "amx" }).isa, "amx");
+  assert.throws(() => loadRequest({ kv: "int4" }), UsageError);
+  assert.throws(() => loadRequest({ isa: "sse9" }), UsageError);
+  assert.throws(() => loadRequest({ isa: "" }), UsageError);
   assert.equal(loadRequest({ backend: "reference", slope: "B" }).slopeForm, "B");
   assert.throws(() => loadRequest({ backend: "cuda" }), UsageError);
   assert.throws(() => loadRequest({ threads: "0" }), UsageError);

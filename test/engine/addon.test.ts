@@ -23,8 +23,9 @@ interface LoadOptions {
   threads: number;
   slopeForm: string;
   isa: string;
+  kvFormat: string;
 }
-const options: LoadOptions = { folder, backend: "cpu", threads: 1, slopeForm: "A", isa: "" };
+const options: LoadOptions = { folder, backend: "cpu", threads: 1, slopeForm: "A", isa: "", kvFormat: "bf16" };
 /** Slow enough that a call still runs when the next line of a test does. */
 const slow: LoadOptions = { ...options, backend: "reference" };
 
@@ -52,8 +53,8 @@ async function argumentError(result: unknown): Promise<RingsideError> {
   return settled.error;
 }
 
-test("exports loadModel and nothing else", () => {
-  assert.deepEqual(Object.keys(addon), ["loadModel"]);
+test("exports its two functions and nothing else", () => {
+  assert.deepEqual(Object.keys(addon), ["loadModel", "generateTogether"]);
 });
 
 test("loads with progress and says what it is", async () => {
@@ -161,7 +162,7 @@ test("reads, generates in batches, and the text is that of the tokens", async ()
   let text = "";
   const sampler = { ...greedy, temperature: 2, seed: 5 };
   const done = value(
-    await session.generate({ maxTokens: 60, sampler, stopTokens: [] }, (batch, part) => {
+    await session.generate({ maxTokens: 60, sampler, stopTokens: [], promptLookup: true }, (batch, part) => {
       assert.ok(batch instanceof Int32Array && typeof part === "string");
       seen.push(...batch);
       text += part;
@@ -177,7 +178,9 @@ test("reads, generates in batches, and the text is that of the tokens", async ()
   const stopped: number[] = [];
   const stop = seen[3];
   const early = value(
-    await session.generate({ maxTokens: 60, sampler, stopTokens: [stop] }, (batch) => stopped.push(...batch)),
+    await session.generate({ maxTokens: 60, sampler, stopTokens: [stop], promptLookup: true }, (batch) =>
+      stopped.push(...batch),
+    ),
   );
   assert.equal(early.reason, "stop-token");
   assert.deepEqual(stopped, seen.slice(0, seen.indexOf(stop)));
@@ -189,9 +192,12 @@ test("while tokens are slow none waits for the next; the first comes at once", a
   const startedMs = performance.now();
   const sizes: number[] = [];
   const done = value(
-    await session.generate({ maxTokens: 150, sampler: { ...greedy, temperature: 2 }, stopTokens: [] }, (batch) => {
-      sizes.push(batch.length);
-    }),
+    await session.generate(
+      { maxTokens: 150, sampler: { ...greedy, temperature: 2 }, stopTokens: [], promptLookup: true },
+      (batch) => {
+        sizes.push(batch.length);
+      },
+    ),
   );
   const tokenMs = (performance.now() - startedMs) / done.tokens;
   assert.equal(sizes[0], 1);
@@ -240,7 +246,8 @@ const sessionMethods: Record<keyof NativeSession, (session: NativeSession) => un
   bytes: (session) => session.bytes(),
   sync: (session) => session.sync(ids(10), [], ignore),
   snapshot: (session) => session.snapshot(),
-  generate: (session) => session.generate({ maxTokens: 1, sampler: greedy, stopTokens: [] }, ignore),
+  generate: (session) =>
+    session.generate({ maxTokens: 1, sampler: greedy, stopTokens: [], promptLookup: true }, ignore),
   logits: (session) => session.logits(ids(1)),
   stateNorms: (session) => session.stateNorms(),
   cancel: (session) => {
@@ -331,11 +338,14 @@ test("session: wrong arguments are refused before anything runs", async () => {
   await argumentError(sync(detached, [], ignore));
 
   value(await session.sync(ids(5), [], ignore));
-  const right = { maxTokens: 1, sampler: greedy, stopTokens: [] };
+  const right = { maxTokens: 1, sampler: greedy, stopTokens: [], promptLookup: true };
   await argumentError(generate(undefined, ignore));
   assert.equal((await argumentError(generate(right))).subject, "onTokens");
   for (const maxTokens of [-1, 0.5, NaN, "1", 2 ** 31]) {
     assert.equal((await argumentError(generate({ ...right, maxTokens }, ignore))).subject, "maxTokens");
+  }
+  for (const promptLookup of [undefined, 1, "true"]) {
+    assert.equal((await argumentError(generate({ ...right, promptLookup }, ignore))).subject, "promptLookup");
   }
   for (const stopTokens of [undefined, 1, [1.5], [-1], ["a"], [2 ** 31], new Array(70_000).fill(0)]) {
     assert.equal((await argumentError(generate({ ...right, stopTokens }, ignore))).subject, "stopTokens");
@@ -413,7 +423,7 @@ test("cancel ends a call within 100 ms, in reading and in writing", async () => 
   assert.equal(kind(await sync), "cancelled");
   value(await session.sync(ids(200), [], ignore));
   const generate = session.generate(
-    { maxTokens: 30_000, sampler: { ...greedy, temperature: 1 }, stopTokens: [] },
+    { maxTokens: 30_000, sampler: { ...greedy, temperature: 1 }, stopTokens: [], promptLookup: true },
     ignore,
   );
   assert.ok((await cancelled(generate)) < 100);

@@ -28,14 +28,18 @@ const info = {
 
 const requests: readonly EngineRequest[] = [
   { type: "hello", id: 1, version: 1 },
-  { type: "load", id: 1, load: { folder: "/m", backend: "auto", threads: 0, slopeForm: "A", isa: "" } },
+  {
+    type: "load",
+    id: 1,
+    load: { folder: "/m", backend: "auto", threads: 0, slopeForm: "A", isa: "", kvFormat: "bf16" },
+  },
   { type: "unload", id: 1 },
   { type: "count", id: 1, texts: ["a", ""] },
   { type: "tokenize", id: 1, texts: ["a"], special: true },
   { type: "detokenize", id: 1, ids: [[1, 2], []] },
   { type: "logits", id: 1, ids: [1, 2], split: [1] },
   { type: "sync", id: 1, prompt: { pieces: [{ parts: [{ special: "<role>" }, { text: "x" }] }], basePieces: 1 } },
-  { type: "generate", id: 1, maxTokens: 5, sampler },
+  { type: "generate", id: 1, maxTokens: 5, sampler, promptLookup: true },
   { type: "cancel", id: 2, target: 1 },
 ];
 const replies: readonly EngineReply[] = [
@@ -65,7 +69,10 @@ const replies: readonly EngineReply[] = [
   {
     type: "result",
     id: 1,
-    result: { of: "generate", generate: { reason: "token-limit", tokens: 3, milliseconds: 1.5, firstTokenMs: 0.5 } },
+    result: {
+      of: "generate",
+      generate: { reason: "token-limit", tokens: 3, milliseconds: 1.5, firstTokenMs: 0.5, drafted: 4, accepted: 2 },
+    },
   },
   { type: "result", id: 1, result: { of: "cancel" } },
 ];
@@ -144,10 +151,14 @@ test("integers refuse fractions and values just outside their range", () => {
   const outside: readonly unknown[] = [
     { type: "hello", id: 0, version: 1 },
     { type: "hello", id: 1.5, version: 1 },
-    { type: "load", id: 1, load: { folder: "/m", backend: "auto", threads: 1_025, slopeForm: "A", isa: "" } },
-    { type: "generate", id: 1, maxTokens: 0, sampler },
-    { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 0 } },
-    { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 1.01 } },
+    {
+      type: "load",
+      id: 1,
+      load: { folder: "/m", backend: "auto", threads: 1_025, slopeForm: "A", isa: "", kvFormat: "bf16" },
+    },
+    { type: "generate", id: 1, maxTokens: 0, sampler, promptLookup: true },
+    { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 0 }, promptLookup: true },
+    { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 1.01 }, promptLookup: true },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, repetitionPenalty: 0.99 } },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, seed: 0.5 } },
     { type: "detokenize", id: 1, ids: [[2 ** 31]] },
