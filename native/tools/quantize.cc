@@ -23,7 +23,7 @@ constexpr const char* kUsage =
     "[--json]\n";
 constexpr int64_t kMegabyte = 1'000'000;
 // A checkpoint this large has matrices that fill a default shard alone, and would become hundreds of files.
-constexpr int64_t kLargeCheckpointBytes = 2'000 * kMegabyte;
+constexpr int64_t kLargeCheckpointBytes = 1'000 * kMegabyte;
 constexpr int64_t kLargeShardBytes = 4'000 * kMegabyte;
 
 struct Request {

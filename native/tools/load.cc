@@ -1,0 +1,199 @@
+// Owns: the load command: how long a checkpoint takes to load from the page cache, beside how long the same memory
+// takes to be touched for the first time, and what the process holds afterwards.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "cpu/memory.h"
+#include "cpu/thread_pool.h"
+#include "engine.h"
+#include "io/file.h"
+#include "tools/commands.h"
+#include "tools/process_memory.h"
+
+namespace ringside::tools {
+namespace {
+
+constexpr const char* kUsage =
+    "usage: ringside-tool load --model DIR [--threads N] [--isa NAME] [--pause-s N] [--json]\n";
+constexpr int64_t kPieceBytes = int64_t{4} << 20;
+
+struct Request {
+  LoadOptions options;
+  // A system may keep freed memory at hand for some seconds, and a virtual machine's host even longer. Every measured
+  // step comes after such a pause, so that all of them find the memory in one state.
+  int pause_s = 10;
+  bool json = false;
+};
+
+struct Seconds {
+  double wall = 0.0;
+  double processor = 0.0;  // of all threads: says more than `wall` where others use the machine too
+};
+
+class Stopwatch {
+ public:
+  Seconds elapsed() const {
+    const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start_;
+    return {wall.count(), processor_seconds() - processor_start_};
+  }
+
+ private:
+  static double processor_seconds() {
+    timespec time{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double processor_start_ = processor_seconds();
+};
+
+struct Measured {
+  int64_t file_bytes = 0;
+  ModelInfo info;
+  Seconds load;
+  Seconds touch_first, touch_second;
+  ProcessMemory memory;  // with the model loaded
+};
+
+Result<int64_t> read_into_page_cache(const std::string& folder) {
+  std::error_code failure;
+  std::vector<char> piece(static_cast<size_t>(kPieceBytes));
+  int64_t bytes = 0;
+  for (std::filesystem::directory_iterator entry(folder, failure), end; !failure && entry != end;
+       entry.increment(failure)) {
+    if (entry->path().extension() != ".safetensors") continue;
+    RS_TRY(const InputFile file, InputFile::open(entry->path().string()));
+    for (int64_t at = 0; at < file.length_bytes(); at += kPieceBytes) {
+      RS_CHECK(file.read(at, piece.data(), std::min(kPieceBytes, file.length_bytes() - at)));
+    }
+    bytes += file.length_bytes();
+  }
+  if (failure) return Error{ErrorKind::kFileUnreadable, folder, "", failure.message()};
+  return bytes;
+}
+
+// In blocks as the loader's, one byte a page, by all threads.
+Result<Seconds> first_touch(int64_t bytes, int threads) {
+  constexpr int64_t kPageBytes = 4096;
+  cpu::ThreadPool pool;
+  RS_CHECK(pool.start(threads));
+  const Stopwatch watch;
+  RS_TRY(cpu::MappedMemory memory, cpu::MappedMemory::allocate(bytes, "first touch"));
+  pool.run((bytes + kPieceBytes - 1) / kPieceBytes, [&](int64_t piece, int) {
+    const int64_t end = std::min(bytes, (piece + 1) * kPieceBytes);
+    for (int64_t at = piece * kPieceBytes; at < end; at += kPageBytes) {
+      static_cast<volatile uint8_t*>(memory.data())[at] = 1;
+    }
+  });
+  return watch.elapsed();
+}
+
+void pause(const Request& request) { std::this_thread::sleep_for(std::chrono::seconds(request.pause_s)); }
+
+Result<Measured> measure(const Request& request) {
+  Measured measured;
+  RS_TRY(measured.file_bytes, read_into_page_cache(request.options.folder));
+  pause(request);
+  forget_peak_memory();
+  {
+    const Stopwatch watch;
+    RS_TRY(const std::shared_ptr<Model> model, Model::load(request.options));
+    measured.load = watch.elapsed();
+    measured.info = model->info();
+    measured.memory = process_memory();
+  }
+  const int64_t bytes = measured.info.weight_resident_bytes;
+  pause(request);
+  RS_TRY(measured.touch_first, first_touch(bytes, measured.info.threads));
+  pause(request);
+  RS_TRY(measured.touch_second, first_touch(bytes, measured.info.threads));
+  return measured;
+}
+
+double mean(double a, double b) { return 0.5 * (a + b); }
+
+void print_text(const Measured& m, double touch_wall, double touch_processor) {
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  std::printf("%s, %s, %s, %d threads\n", m.info.folder.c_str(), m.info.layout.c_str(), m.info.isa.c_str(),
+              m.info.threads);
+  std::printf("files %.2f GB, weights in memory %.2f GB\n", gigabytes(m.file_bytes),
+              gigabytes(m.info.weight_resident_bytes));
+  std::printf("load        %.2f s, %.2f s of processor\n", m.load.wall, m.load.processor);
+  std::printf("first touch %.2f s, %.2f s of processor (%.2f s and %.2f s)\n", touch_wall, touch_processor,
+              m.touch_first.wall, m.touch_second.wall);
+  std::printf("ratio       %.2f, of processor seconds %.2f\n", m.load.wall / touch_wall,
+              m.load.processor / touch_processor);
+  std::printf("peak memory %.2f GB; held: %.2f GB of its own, %.3f GB of mapped files\n",
+              gigabytes(m.memory.peak_bytes), gigabytes(m.memory.anonymous_bytes), gigabytes(m.memory.file_bytes));
+}
+
+void print_json(const Measured& m, double touch_wall, double touch_processor) {
+  std::printf(
+      "{\"fileBytes\":%lld,\"weightBytes\":%lld,\"threads\":%d,\"loadSeconds\":%.4f,\"loadProcessorSeconds\":%.4f,"
+      "\"firstTouchSeconds\":%.4f,\"firstTouchProcessorSeconds\":%.4f,\"ratio\":%.4f,\"processorRatio\":%.4f,"
+      "\"peakBytes\":%lld,\"ownBytes\":%lld,\"mappedFileBytes\":%lld}\n",
+      static_cast<long long>(m.file_bytes), static_cast<long long>(m.info.weight_resident_bytes), m.info.threads,
+      m.load.wall, m.load.processor, touch_wall, touch_processor, m.load.wall / touch_wall,
+      m.load.processor / touch_processor, static_cast<long long>(m.memory.peak_bytes),
+      static_cast<long long>(m.memory.anonymous_bytes), static_cast<long long>(m.memory.file_bytes));
+}
+
+std::optional<Request> parse_arguments(int argc, char** argv) {
+  Request request;
+  request.options.backend = "cpu";
+  for (int i = 0; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option == "--json") {
+      request.json = true;
+      continue;
+    }
+    if (i + 1 >= argc) return std::nullopt;
+    const char* value = argv[++i];
+    if (option == "--model") {
+      request.options.folder = value;
+    } else if (option == "--isa") {
+      request.options.isa = value;
+    } else if (option == "--threads") {
+      request.options.threads = std::atoi(value);
+    } else if (option == "--pause-s") {
+      request.pause_s = std::atoi(value);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return request.options.folder.empty() ? std::nullopt : std::optional<Request>(std::move(request));
+}
+
+}  // namespace
+
+int run_load(int argc, char** argv) {
+  const std::optional<Request> request = parse_arguments(argc, argv);
+  if (!request) {
+    std::fputs(kUsage, stderr);
+    return 2;
+  }
+  const Result<Measured> measured = measure(*request);
+  if (!measured.ok()) {
+    std::fprintf(stderr, "%s\n", measured.error().message().c_str());
+    return 1;
+  }
+  const Measured& m = measured.value();
+  const double touch_wall = mean(m.touch_first.wall, m.touch_second.wall);
+  const double touch_processor = mean(m.touch_first.processor, m.touch_second.processor);
+  request->json ? print_json(m, touch_wall, touch_processor) : print_text(m, touch_wall, touch_processor);
+  return 0;
+}
+
+}  // namespace ringside::tools
