@@ -2,7 +2,7 @@
 import * as path from "node:path";
 import { failure } from "../protocol/errors";
 import { parseCommand, UsageError } from "./arguments";
-import { readPeerRows } from "./benchPeer";
+import { ownRows, readOwnRows, readPeerRows } from "./benchFiles";
 import { appendToTable } from "./benchTable";
 import type { BenchRow } from "./benchTable";
 import { runNativeTool } from "./nativeTool";
@@ -31,6 +31,7 @@ Measures prefill and decode on random weights of a shape, or on a checkpoint.
 ringside bench --append --peer FILE [--peer-note TEXT]
 
 Adds the rows of a result file of the side-by-side harness, with the peer's speed and the ratio; measures nothing.
+With --rows FILE instead, the rows that bench --json printed earlier.
 
 ringside bench --align [--model DIR] [--text FILE] [--tokens N] [--kv NAME] [--isa NAME] [--threads N] [--json]
 
@@ -53,6 +54,7 @@ const options = {
   isa: { type: "string" },
   append: { type: "boolean" },
   peer: { type: "string" },
+  rows: { type: "string" },
   "peer-note": { type: "string" },
   align: { type: "boolean" },
   text: { type: "string" },
@@ -66,9 +68,11 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
     if (values.append === true) throw new UsageError("--align measures no speed that --append could add.");
     return align(arguments_, values);
   }
-  if (values.peer !== undefined) {
-    if (values.append !== true) throw new UsageError("--peer gives rows to add; say --append too.");
-    await add(await readPeerRows(path.resolve(values.peer), values["peer-note"] ?? ""));
+  const { peer, rows: file } = values;
+  if (peer !== undefined || file !== undefined) {
+    if (values.append !== true) throw new UsageError("--peer and --rows give rows to add; say --append too.");
+    if (peer !== undefined) await add(await readPeerRows(path.resolve(peer), values["peer-note"] ?? ""));
+    if (file !== undefined) await add(await readOwnRows(path.resolve(file)));
     return 0;
   }
   const passedOn = arguments_.filter((argument) => argument !== "--append");
@@ -105,6 +109,7 @@ function rowsOf(output: string): readonly BenchRow[] {
   } catch {
     throw failure("internal", "bench", "one JSON value", "other text");
   }
-  if (Array.isArray(value) && value.every((row) => typeof row === "object" && row !== null)) return value as BenchRow[];
-  throw failure("internal", "bench", "a list of rows", typeof value);
+  const rows = ownRows(value);
+  if (rows.length > 0) return rows;
+  throw failure("internal", "bench", "a list of rows", "none");
 }

@@ -14,7 +14,7 @@ export const tableColumns = [
   ..."commit,date,device,backend,shape,quant,threads,test,depth,tok_s,gb_s,roofline_pct,peer,peer_tok_s,ratio".split(
     ",",
   ),
-  ..."isa,kv,head_bits,sequences,to_one,bytes,distinct_experts,tops,peak_rss_bytes,rss_file_bytes".split(","),
+  ..."isa,kv,head_bits,sequences,to_one,bytes,distinct_experts,tops,peak_rss_bytes,rss_file_bytes,disturbed".split(","),
 ] as const;
 
 /** Adds one line a row to the table of the rows' processor and returns its path. */

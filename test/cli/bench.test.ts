@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
-import { peerRows } from "../../src/cli/benchPeer";
+import { ownRows, peerRows } from "../../src/cli/benchFiles";
 import { tableColumns, widened } from "../../src/cli/benchTable";
 
 test("a table of fewer columns keeps its rows, filled up", () => {
@@ -40,7 +40,7 @@ test("a harness result gives one row a test and depth: its ratio, and the median
       quant: "q4_0",
       info: { batch: 256 },
       summary: [
-        { test: "pp512", depth: 0, median: 100, vs_median: 320, ratio_median: 3.1 },
+        { test: "pp512", depth: 0, reps: 3, disturbed: 1, median: 100, vs_median: 320, ratio_median: 3.1 },
         { test: "tg64", depth: 0, median: 20 },
       ],
       command: { rounds: [round(300, 30), round(340, 34), round(320, 36)] },
@@ -55,10 +55,12 @@ test("a harness result gives one row a test and depth: its ratio, and the median
   assert.equal(row["peer_tok_s"], 100);
   assert.equal(row["ratio"], 3.1);
   assert.equal(row["shape"], "mini");
+  assert.equal(row["disturbed"], "1/3");
 });
 
-test("anything else than a harness result gives no rows", () => {
+test("anything else than a list of rows or a harness result gives no rows", () => {
   for (const value of [null, 1, "text", [], {}, { summary: [null, { test: 1 }] }, { command: { rounds: 3 } }]) {
     assert.deepEqual(peerRows(value, ""), []);
+    assert.deepEqual(ownRows(value), []);
   }
 });

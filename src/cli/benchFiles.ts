@@ -1,4 +1,5 @@
-// Owns: reading the result file of the side-by-side harness, in which another engine and this one took turns in one run.
+// Owns: reading files of measured rows: what `bench --json` printed, and results of the side-by-side harness, in which
+// another engine and this one took turns in one run.
 // Must never compute a ratio of figures from different runs: ratios are the medians that the harness formed round by round.
 import { readFile } from "node:fs/promises";
 import { failure } from "../protocol/errors";
@@ -6,6 +7,15 @@ import type { BenchRow } from "./benchTable";
 
 /** One row a test and depth that both engines measured: this engine's figures, the peer's speed and the ratio. */
 export async function readPeerRows(file: string, note: string): Promise<readonly BenchRow[]> {
+  return someRows(file, peerRows(await readJson(file), note), "a result of the harness with rows of both engines");
+}
+
+/** What `bench --json` printed, kept in a file. */
+export async function readOwnRows(file: string): Promise<readonly BenchRow[]> {
+  return someRows(file, ownRows(await readJson(file)), "rows as bench --json prints them");
+}
+
+async function readJson(file: string): Promise<unknown> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
@@ -18,15 +28,23 @@ export async function readPeerRows(file: string, note: string): Promise<readonly
       cause instanceof Error ? cause.message : "",
     );
   }
-  let result: unknown;
   try {
-    result = JSON.parse(text) as unknown;
+    return JSON.parse(text) as unknown;
   } catch {
     throw failure("file-malformed", file, "JSON", "other text");
   }
-  const rows = peerRows(result, note);
+}
+
+function someRows(file: string, rows: readonly BenchRow[], expected: string): readonly BenchRow[] {
   if (rows.length > 0) return rows;
-  throw failure("file-malformed", file, "a result of the harness with rows of both engines", "none");
+  throw failure("file-malformed", file, expected, "none");
+}
+
+/** The rows of a list; what is no measured row is left out. */
+export function ownRows(result: unknown): readonly BenchRow[] {
+  return list(result)
+    .map(record)
+    .filter((row) => typeof row["test"] === "string" && typeof row["tok_s"] === "number");
 }
 
 /** The same from the parsed file; what does not have the harness's form is left out. */
@@ -43,7 +61,10 @@ export function peerRows(result: unknown, note: string): readonly BenchRow[] {
       const { test, depth, median: peerSpeed, vs_median: speed, ratio_median: ratio } = line;
       const same = own.filter((row) => row["test"] === test && (row["depth"] ?? 0) === depth);
       if (typeof speed !== "number" || typeof peerSpeed !== "number" || typeof ratio !== "number") return [];
-      return [{ ...middle(same), test, depth, tok_s: speed, peer, peer_tok_s: peerSpeed, ratio }];
+      // Rows that other programs disturbed, of the peer's: only a row without any is worth quoting.
+      const disturbed =
+        typeof line["disturbed"] === "number" ? `${String(line["disturbed"])}/${String(line["reps"])}` : "";
+      return [{ ...middle(same), test, depth, tok_s: speed, peer, peer_tok_s: peerSpeed, ratio, disturbed }];
     });
 }
 
