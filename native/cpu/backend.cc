@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +35,23 @@ Status check_kv_format(int32_t format) {
   return Error{ErrorKind::kArgumentInvalid, "key-value format", "0..2", std::to_string(format)};
 }
 
+// Of a model whose matrices come in this format, in groups of so many columns where these divide a matrix.
+InputForms planned_forms(const Shape& shape, int32_t format, int64_t group_columns) {
+  InputForms forms;
+  const rs_config& config = shape.config;
+  for (const int64_t columns : {int64_t{config.hidden}, shape.attention_width, int64_t{config.expert_width},
+                                int64_t{config.shared_width}, int64_t{config.dense_width}}) {
+    rs_matrix stored{};
+    stored.format = format;
+    stored.rows = kTileRows;
+    stored.cols = columns;
+    stored.group_columns = group_columns > 0 && columns % group_columns == 0 ? group_columns : columns;
+    const Result<PackedMatrix> packed = packed_shape("", stored);
+    if (columns > 0 && packed.ok()) forms.add(packed.value());
+  }
+  return forms;
+}
+
 int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format,
                     rs_memory_plan* out, rs_error* error) {
   return guarded(error, "memory plan", [&]() -> Status {
@@ -47,9 +66,18 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
     out->weight_bytes = planned_weight_bytes(shape, static_cast<rs_weight_format>(format), group_columns);
     out->state_bytes = LinearState::planned_bytes(shape);
     out->kv_bytes_per_token = Page::planned_bytes(shape, static_cast<rs_kv_format>(kv_format)) / kPageTokens;
-    out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores()) + LinearState::planned_bytes(shape);
+    const InputForms forms = planned_forms(shape, format, group_columns);
+    out->scratch_bytes = Workspace::planned_bytes(shape, physical_cores(), forms) + LinearState::planned_bytes(shape);
     return Unit{};
   });
+}
+
+Status grow_spares(Model& model, size_t count) {
+  while (model.spares.size() < count) {
+    RS_TRY(LinearState spare, LinearState::allocate(model.shape));
+    model.spares.push_back(std::move(spare));
+  }
+  return Unit{};
 }
 
 Status load_model(const rs_config& config, const rs_weight_source& source, const rs_load_options& options,
@@ -65,8 +93,11 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   RS_CHECK(model->pool.start(options.threads == 0 ? physical_cores() : options.threads));
   RS_CHECK(load_weights(model->shape, source, options, model->pool, model->weights));
   const int threads = model->pool.threads();
-  RS_CHECK(Workspace::allocate(model->shape, threads, model->workspace));
-  RS_TRY(model->spare, LinearState::allocate(model->shape));
+  InputForms forms = InputForms::of(model->weights.lm_head);
+  forms.floats = false;  // of the head's input there always are
+  for (const Layer& layer : model->weights.layers) forms.add(model->layer_forms.emplace_back(layer).buffers());
+  RS_CHECK(Workspace::allocate(model->shape, threads, forms, model->workspace));
+  RS_CHECK(grow_spares(*model, 1));
   model->device = processor_name() + ", " + model->kernels->isa + ", " + std::to_string(threads) +
                   (threads == 1 ? " thread" : " threads");
   out = std::move(model);
@@ -122,11 +153,15 @@ Status check_tokens(const Session& session, const int32_t* tokens, int64_t count
   return Unit{};
 }
 
-// A slab that is through becomes part of the session; until here the session was only appended to.
-void commit(Session& session, int64_t rows) {
-  const bool completed_chunk = session.position / kChunkTokens != (session.position + rows) / kChunkTokens;
-  if (completed_chunk) std::swap(session.state, session.model->spare);
-  session.position += rows;
+bool completes_chunk(const Session& session, int64_t rows) {
+  return session.position / kChunkTokens != (session.position + rows) / kChunkTokens;
+}
+
+// A segment that is through becomes part of its session; until here the session was only appended to.
+void commit(const Segment& segment) {
+  Session& session = *segment.session;
+  if (segment.spare != nullptr) std::swap(session.state, *segment.spare);
+  session.position += segment.rows;
 }
 
 int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
@@ -134,19 +169,23 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   return guarded(error, "session", [&]() -> Status {
     Session& session = of(handle);
     RS_CHECK(check_tokens(session, tokens, count));
-    const std::lock_guard lock(session.model->running);
-    Interrupt interrupt(poll);
     Model& model = *session.model;
+    const std::lock_guard lock(model.running);
+    const ThreadPool::Awake awake(model.pool);
+    Interrupt interrupt(poll);
     Forward forward(model, interrupt);
     for (int64_t done = 0; done < count;) {
-      const int64_t rows = std::min(kSlabRows, count - done);
+      const int64_t rows = std::min(model.pace.next, count - done);
       const bool is_last = done + rows == count;
       const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
       float* to = want == RS_LOGITS_ALL ? logits + done * model.shape.config.vocab_rows : logits;
+      LinearState* spare = completes_chunk(session, rows) ? &model.spares.front() : nullptr;
       RS_CHECK(prepare_pages(model.shape, model.kv_format, session.position, rows, session.pages));
-      const Segment segment{&session, tokens + done, session.position, 0, rows, &model.spare, wanted, to};
+      const Segment segment{&session, tokens + done, session.position, 0, rows, spare, wanted, to};
+      const auto start = std::chrono::steady_clock::now();
       if (!forward.slab(std::span(&segment, 1))) return Error{ErrorKind::kCancelled, "extend", "", ""};
-      commit(session, rows);
+      model.pace.took(rows, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      commit(segment);
       done += rows;
       if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
     }
@@ -154,13 +193,55 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   });
 }
 
-int32_t step(rs_model*, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+// Before anything is touched: every part of the step, alone and together.
+Status check_steps(const Model& model, const rs_step* steps, int64_t count) {
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "steps", ">= 1", std::to_string(count)};
+  int64_t rows = 0;
   for (int64_t i = 0; i < count; ++i) {
-    if (extend(steps[i].session, steps[i].tokens, steps[i].count, steps[i].want, steps[i].logits, poll, error) != 0) {
-      return -1;
+    const Session& session = of(steps[i].session);
+    const std::string name = "step " + std::to_string(i);
+    if (session.model != &model) return Error{ErrorKind::kArgumentInvalid, name, "a session of the model", "another's"};
+    for (int64_t j = 0; j < i; ++j) {
+      if (steps[j].session != steps[i].session) continue;
+      return Error{ErrorKind::kArgumentInvalid, name, "each session once", "the session of step " + std::to_string(j)};
     }
+    if (steps[i].count > RS_STEP_ROWS - rows) {
+      return Error{ErrorKind::kArgumentInvalid, "rows of the steps", "<= " + std::to_string(RS_STEP_ROWS),
+                   std::to_string(rows) + " + " + std::to_string(steps[i].count)};
+    }
+    RS_CHECK(check_tokens(session, steps[i].tokens, steps[i].count));
+    rows += steps[i].count;
   }
-  return 0;
+  return Unit{};
+}
+
+int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  return guarded(error, "step", [&]() -> Status {
+    Model& model = of(handle);
+    RS_CHECK(check_steps(model, steps, count));
+    const std::lock_guard lock(model.running);
+    const ThreadPool::Awake awake(model.pool);
+    std::vector<Segment> segments;
+    size_t chunks = 0;
+    for (const rs_step& part : std::span(steps, static_cast<size_t>(count))) {
+      chunks += completes_chunk(of(part.session), part.count) ? 1 : 0;
+    }
+    RS_CHECK(grow_spares(model, chunks));
+    int64_t rows = 0;
+    for (const rs_step& part : std::span(steps, static_cast<size_t>(count))) {
+      Session& session = of(part.session);
+      RS_CHECK(prepare_pages(model.shape, model.kv_format, session.position, part.count, session.pages));
+      LinearState* spare = completes_chunk(session, part.count) ? &model.spares[--chunks] : nullptr;
+      const int64_t wanted = part.want == RS_LOGITS_ALL ? part.count : part.want == RS_LOGITS_LAST ? 1 : 0;
+      segments.push_back({&session, part.tokens, session.position, rows, part.count, spare, wanted, part.logits});
+      rows += part.count;
+    }
+    Interrupt interrupt(poll);
+    Forward forward(model, interrupt);
+    if (!forward.slab(segments)) return Error{ErrorKind::kCancelled, "step", "", ""};
+    for (const Segment& segment : segments) commit(segment);
+    return Unit{};
+  });
 }
 
 int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {

@@ -1,6 +1,7 @@
 // Owns: the layer stack, norms, projections and the output head. Attention and experts have files of their own.
 #include "cpu/forward.h"
 
+#include <algorithm>
 #include <array>
 
 #include "cpu/kernels/rope.h"
@@ -15,26 +16,26 @@ Forward::Forward(Model& model, Interrupt& interrupt)
       kernels_(*model.kernels),
       attention_(*model.kernels->attention()),
       work_(model.workspace),
-      expert_counts_(static_cast<size_t>(model.shape.config.experts)) {}
+      expert_ends_(static_cast<size_t>(model.shape.config.experts)) {}
 
 bool Forward::slab(std::span<const Segment> segments) {
   segments_ = segments;
   rows_ = segments.back().first_row + segments.back().rows;
   embed();
   show(TapPoint::kEmbedding, model_.weights.layers.front());
-  for (const Layer& layer : model_.weights.layers) {
-    norm_rows(layer.input_norm, 0, rows_);
-    project_attention(layer);
+  for (size_t i = 0; i < model_.weights.layers.size(); ++i) {
+    const Layer& layer = model_.weights.layers[i];
+    const LayerForms& forms = model_.layer_forms[i];
+    project_attention(layer, forms.attention);
     if (layer.is_softmax) {
       softmax_attention(layer);
     } else {
       linear_attention(layer);
-      gate_mixed(layer);
     }
+    finish_mixed(layer, forms.mixed);
     add_projection(layer);
     show(TapPoint::kAttention, layer);
-    norm_rows(layer.post_attention_norm, 0, rows_);
-    feed_forward(layer);
+    feed_forward(layer, forms);
     if (parallel_.stopped()) return false;
     show(TapPoint::kMlp, layer);
   }
@@ -61,68 +62,80 @@ void Forward::embed() {
   }
 }
 
-// normed = rmsnorm(residual) for some rows
-void Forward::norm_rows(const std::vector<float>& weight, int64_t first_row, int64_t rows) {
+// Row `to` of normed = rmsnorm(row `from` of residual), in the forms that its readers want.
+void Forward::norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to) {
   const int64_t hidden = config_.hidden;
-  parallel_.rows(rows, [&](int64_t r, int) {
-    const int64_t at = (first_row + r) * hidden;
-    kernels_.rms_norm(work_.residual + at, weight.data(), config_.rms_eps, hidden, work_.normed + at);
-  });
+  float* out = work_.normed + to * hidden;
+  kernels_.rms_norm(work_.residual + from * hidden, weight.data(), config_.rms_eps, hidden, out);
+  normed().quantize(kernels_, forms, to, hidden, out, 0, hidden);
 }
 
-// qkv, and in linear layers output_gate, = normed · Wᵀ
-void Forward::project_attention(const Layer& layer) {
-  const std::array products = {
-      Product{&layer.qkv, work_.normed, config_.hidden, rows_, work_.qkv, layer.qkv.rows, &work_.normed_codes},
-      Product{&layer.output_gate, work_.normed, config_.hidden, rows_, work_.output_gate, shape_.attention_width,
-              &work_.normed_codes},
-  };
-  const std::span wanted = std::span(products).first(layer.is_softmax ? 1 : 2);
-  parallel_.quantize(wanted);
-  parallel_.products(wanted);
+// qkv, and in linear layers output_gate, = rmsnorm(residual) · Wᵀ
+void Forward::project_attention(const Layer& layer, const InputForms& forms) {
+  parallel_.rows(rows_, [&](int64_t row, int) { norm_row(layer.input_norm, forms, row, row); });
+  const std::array<const PackedMatrix*, 2> matrices = {&layer.qkv, &layer.output_gate};
+  parallel_.products(std::span(matrices).first(layer.is_softmax ? 1 : 2), rows_,
+                     [&](const ProductPart& part, int worker) {
+                       float* out = part.w == &layer.qkv ? work_.qkv : work_.output_gate;
+                       parallel_.multiply(part, normed(), out, part.w->rows, worker);
+                     });
 }
 
-// mixed = grouped rmsnorm(mixed) · sigmoid(output_gate)
-void Forward::gate_mixed(const Layer& layer) {
+// Linear layers: mixed = grouped rmsnorm(mixed) · sigmoid(output_gate). In both kinds, the forms that W_dense reads.
+void Forward::finish_mixed(const Layer& layer, const InputForms& forms) {
   // norm_groups is the NUMBER of groups; each has its own mean square.
   const int64_t width = shape_.attention_width;
   const int64_t group_width = width / config_.norm_groups;
   parallel_.rows(rows_, [&](int64_t row, int) {
-    float* mixed = work_.mixed + row * width;
-    for (int64_t c = 0; c < width; c += group_width) {
-      kernels_.rms_norm(mixed + c, layer.output_norm.data() + c, config_.rms_eps, group_width, mixed + c);
+    float* x = work_.mixed + row * width;
+    if (!layer.is_softmax) {
+      for (int64_t c = 0; c < width; c += group_width) {
+        kernels_.rms_norm(x + c, layer.output_norm.data() + c, config_.rms_eps, group_width, x + c);
+      }
+      kernels_.sigmoid_gate(x, work_.output_gate + row * width, width);
     }
-    kernels_.sigmoid_gate(mixed, work_.output_gate + row * width, width);
+    mixed().quantize(kernels_, forms, row, width, x, 0, width);
   });
 }
 
 // residual += mixed · W_denseᵀ
 void Forward::add_projection(const Layer& layer) {
-  const int64_t hidden = config_.hidden;
-  const std::array products = {
-      Product{&layer.dense, work_.mixed, shape_.attention_width, rows_, work_.projected, hidden, &work_.mixed_codes}};
-  parallel_.quantize(products);
-  parallel_.products(products, [&](size_t, const ProductPart& part, int) {
-    for (int64_t row = part.first_row; row < part.first_row + part.rows; ++row) {
-      float* residual = work_.residual + row * hidden + part.first_column;
-      const float* add = work_.projected + row * hidden + part.first_column;
-      for (int64_t c = 0; c < part.columns; ++c) residual[c] += add[c];
+  const std::array<const PackedMatrix*, 1> matrices = {&layer.dense};
+  parallel_.products(matrices, rows_, [&](const ProductPart& part, int worker) {
+    float* tile = parallel_.space(worker).tile;
+    parallel_.multiply(*part.w, part.tile, mixed(), part.first_row, part.rows, tile, kTileRows, worker);
+    for (int64_t r = 0; r < part.rows; ++r) {
+      kernels_.add(tile + r * kTileRows, part.columns,
+                   work_.residual + (part.first_row + r) * config_.hidden + part.first_column);
     }
   });
 }
 
-// logits = rmsnorm(residual) · W_headᵀ for the wanted rows
+// logits = rmsnorm(residual) · W_headᵀ for the wanted rows of all segments, which are moved together for it
 void Forward::head() {
-  std::vector<Product> products;
+  std::vector<float*> logits;  // of each wanted row
+  std::vector<int64_t> from;   // its row of the slab
   for (const Segment& segment : segments_) {
-    if (segment.wanted == 0) continue;
-    const int64_t first = segment.first_row + segment.rows - segment.wanted;
-    norm_rows(model_.weights.final_norm, first, segment.wanted);
-    products.push_back({&model_.weights.lm_head, work_.normed + first * config_.hidden, config_.hidden, segment.wanted,
-                        segment.logits, config_.vocab_rows, &work_.normed_codes, first});
+    for (int64_t i = 0; i < segment.wanted; ++i) {
+      logits.push_back(segment.logits + i * config_.vocab_rows);
+      from.push_back(segment.first_row + segment.rows - segment.wanted + i);
+    }
   }
-  parallel_.quantize(products);
-  parallel_.products(products);
+  if (logits.empty()) return;
+  const auto wanted = static_cast<int64_t>(logits.size());
+  const PackedMatrix& w = model_.weights.lm_head;
+  const InputForms forms = InputForms::of(w);
+  parallel_.rows(wanted,
+                 [&](int64_t i, int) { norm_row(model_.weights.final_norm, forms, from[static_cast<size_t>(i)], i); });
+  const std::array<const PackedMatrix*, 1> matrices = {&w};
+  parallel_.products(matrices, wanted, [&](const ProductPart& part, int worker) {
+    float* tile = parallel_.space(worker).tile;
+    parallel_.multiply(w, part.tile, normed(), part.first_row, part.rows, tile, kTileRows, worker);
+    for (int64_t r = 0; r < part.rows; ++r) {
+      std::copy_n(tile + r * kTileRows, part.columns,
+                  logits[static_cast<size_t>(part.first_row + r)] + part.first_column);
+    }
+  });
 }
 
 }  // namespace ringside::cpu

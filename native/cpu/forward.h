@@ -23,23 +23,30 @@ struct Segment {
   float* logits;
 };
 
+// An MLP and the rows that pass it: rows [first_row, first_row + rows) of its inner activations.
+struct MlpRows {
+  const Mlp* mlp;
+  int64_t first_row;
+  int64_t rows;
+};
+
 class Forward {
  public:
   Forward(Model& model, Interrupt& interrupt);
 
-  // Passes the tokens of all segments, at most 512, through all layers in one pass over the weights. False: stopped.
+  // Passes the tokens of all segments, at most 4,096, through all layers in one pass over the weights. False: stopped.
   // The pages must be there and the sessions' own. A session has at most one segment.
   bool slab(std::span<const Segment> segments);
 
  private:
   void embed();
-  void norm_rows(const std::vector<float>& weight, int64_t first_row, int64_t rows);
-  void project_attention(const Layer& layer);
+  void norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to);
+  void project_attention(const Layer& layer, const InputForms& forms);
   void softmax_attention(const Layer& layer);
   void linear_attention(const Layer& layer);
-  void gate_mixed(const Layer& layer);
+  void finish_mixed(const Layer& layer, const InputForms& forms);
   void add_projection(const Layer& layer);
-  void feed_forward(const Layer& layer);
+  void feed_forward(const Layer& layer, const LayerForms& forms);
   void head();
   void show(TapPoint point, const Layer& layer);
 
@@ -55,9 +62,18 @@ class Forward {
   void read_key_block(const Layer& layer, const Segment& segment, int64_t kv_head, int64_t block, int64_t first_row,
                       int64_t rows, WorkerSpace& space, float* maximum, float* sum, float* mixed);
   void gather_queries(const Segment& segment, int64_t kv_head, int64_t first_row, int64_t rows, WorkerSpace& space);
-  void route(const Layer& layer);
-  int64_t assign_expert_rows(const Layer& layer);
-  void run_experts(const Layer& layer);
+  void route(const Layer& layer, const InputForms& forms);
+  void choose_experts_of(const Layer& layer, int64_t row, int worker);
+  void gather(const Layer& layer);
+  void gate_and_up(const Layer& layer, const LayerForms& forms);
+  const Activations& gather_inputs(const MlpRows& of, const InputForms& forms, int worker);
+  void inner_columns(const MlpRows& of, const InputForms& forms, const Activations& to, const Activations& x,
+                     int64_t x_row, int64_t part, int worker);
+  void down(const Layer& layer);
+  void down_tiles(const Layer& layer, int64_t first_tile, int64_t tiles, int worker);
+
+  Activations normed() const { return {work_.normed, config_.hidden, work_.input_codes}; }
+  Activations mixed() const { return {work_.mixed, shape_.attention_width, work_.input_codes}; }
 
   Model& model_;
   Parallel parallel_;
@@ -67,8 +83,9 @@ class Forward {
   const AttentionKernels& attention_;
   Workspace& work_;
   std::span<const Segment> segments_;
-  int64_t rows_ = 0;                    // of all segments
-  std::vector<int64_t> expert_counts_;  // [experts]: gathered rows of each expert
+  int64_t rows_ = 0;                  // of all segments
+  std::vector<MlpRows> experts_;      // those that the rows of the running layer chose, ascending
+  std::vector<int64_t> expert_ends_;  // [experts]
 };
 
 }  // namespace ringside::cpu

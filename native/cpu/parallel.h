@@ -27,28 +27,14 @@ class Interrupt {
   std::atomic<bool> stop_{false};
 };
 
-// y[r] = x[r] · wᵀ for `rows` rows. Coded weights multiply the codes of x, which Parallel::quantize fills.
-struct Product {
-  const PackedMatrix* w;
-  const float* x;
-  int64_t x_stride;
-  int64_t rows;
-  float* y;
-  int64_t y_stride;
-  const QuantizedInput* codes = nullptr;  // null: w is never coded
-  int64_t codes_row = 0;                  // of x[0] among them
-
-  int64_t row_blocks() const { return (rows + kBlockRows - 1) / kBlockRows; }
-  int64_t jobs() const { return w->tile_count() * row_blocks(); }
-};
-
-// The outputs one job computes.
+// The outputs that one job of a product computes.
 struct ProductPart {
+  const PackedMatrix* w;
   int64_t tile;
   int64_t first_row;
   int64_t rows;
   int64_t first_column;
-  int64_t columns;
+  int64_t columns;  // 64, or less in the last tile
 };
 
 class Parallel {
@@ -57,6 +43,7 @@ class Parallel {
 
   bool stopped() { return interrupt_.stopped(0); }
   bool stopped(int worker) { return interrupt_.stopped(worker); }
+  int threads() const { return model_.pool.threads(); }
   WorkerSpace& space(int worker) { return model_.workspace.workers[static_cast<size_t>(worker)]; }
 
   // body(job, worker)
@@ -77,80 +64,53 @@ class Parallel {
     });
   }
 
-  // The codes of the inputs of all products with coded weights. Rows that several products share are done once if these
-  // follow each other.
-  void quantize(std::span<const Product> list) {
-    const Product* before = nullptr;
-    for (const Product& product : list) {
-      if (!product.w->is_coded()) continue;
-      const bool is_done = before != nullptr && before->codes == product.codes &&
-                           before->codes_row == product.codes_row && before->rows == product.rows &&
-                           before->w->group_columns == product.w->group_columns;
-      if (!is_done) {
-        const QuantizedRows out = product.codes->rows_for(*product.w);
-        rows(product.rows, [&](int64_t row, int) {
-          model_.kernels->quantize_rows(product.x + row * product.x_stride, product.x_stride, product.codes_row + row,
-                                        1, out);
-        });
-      }
-      before = &product;
-    }
-  }
-
-  // Computes all products in one region; after(product, part, worker) runs on each part when it is there.
-  template <class After>
-  void products(std::span<const Product> list, const After& after) {
-    int64_t count = 0;
-    for (const Product& product : list) count += product.jobs();
-    jobs(count, [&](int64_t job, int worker) {
+  // body(part, worker) for each tile and block of rows of products that share their `rows` inputs. All tiles of a block
+  // follow each other: the weights pass by while the inputs stay in the core's cache.
+  template <class Body>
+  void products(std::span<const PackedMatrix* const> matrices, int64_t rows, const Body& body) {
+    int64_t tiles = 0;
+    for (const PackedMatrix* w : matrices) tiles += w->tile_count();
+    const int64_t block = block_rows(matrices.front()->columns);
+    jobs(tiles * ((rows + block - 1) / block), [&](int64_t job, int worker) {
+      ProductPart part{};
+      part.first_row = job / tiles * block;
+      part.rows = std::min(block, rows - part.first_row);
+      part.tile = job % tiles;
       size_t index = 0;
-      while (job >= list[index].jobs()) job -= list[index++].jobs();
-      const ProductPart part = part_of(list[index], job);
-      compute(list[index], part, worker);
-      after(index, part, worker);
+      while (part.tile >= matrices[index]->tile_count()) part.tile -= matrices[index++]->tile_count();
+      part.w = matrices[index];
+      part.first_column = part.tile * kTileRows;
+      part.columns = std::min(kTileRows, part.w->rows - part.first_column);
+      body(part, worker);
     });
   }
-  void products(std::span<const Product> list) {
-    products(list, [](size_t, const ProductPart&, int) {});
+
+  // y[r][0..64) = rows [first_row, first_row + rows) of x · one tile of w, transposed.
+  void multiply(const PackedMatrix& w, int64_t tile, const Activations& x, int64_t first_row, int64_t rows, float* y,
+                int64_t y_stride, int worker) {
+    const WorkerSpace& scratch = space(worker);
+    if (w.is_coded()) {
+      model_.kernels->matmul_coded(w, tile, x.codes.rows_for(w), first_row, rows, y, y_stride, scratch.coded);
+    } else {
+      model_.kernels->matmul_tile(w, tile, x.values + first_row * x.stride, x.stride, rows, y, y_stride, scratch.panel);
+    }
   }
 
-  void compute(const Product& product, const ProductPart& part, int worker) {
-    float* y = product.y + part.first_row * product.y_stride + part.first_column;
-    WorkerSpace& scratch = space(worker);
+  // The same into place in y [rows of x, y_stride]; a tile that is not full leaves the columns past it alone.
+  void multiply(const ProductPart& part, const Activations& x, float* y, int64_t y_stride, int worker) {
+    float* to = y + part.first_row * y_stride + part.first_column;
     if (part.columns == kTileRows) {
-      compute_tile(product, part, y, product.y_stride, scratch);
+      multiply(*part.w, part.tile, x, part.first_row, part.rows, to, y_stride, worker);
       return;
     }
-    compute_tile(product, part, scratch.edge, kTileRows, scratch);
+    float* tile = space(worker).tile;
+    multiply(*part.w, part.tile, x, part.first_row, part.rows, tile, kTileRows, worker);
     for (int64_t row = 0; row < part.rows; ++row) {
-      std::copy_n(scratch.edge + row * kTileRows, part.columns, y + row * product.y_stride);
+      std::copy_n(tile + row * kTileRows, part.columns, to + row * y_stride);
     }
   }
 
  private:
-  void compute_tile(const Product& product, const ProductPart& part, float* y, int64_t y_stride, WorkerSpace& scratch) {
-    const PackedMatrix& w = *product.w;
-    if (w.is_coded()) {
-      model_.kernels->matmul_coded(w, part.tile, product.codes->rows_for(w), product.codes_row + part.first_row,
-                                   part.rows, y, y_stride, scratch.coded);
-    } else {
-      model_.kernels->matmul_tile(w, part.tile, product.x + part.first_row * product.x_stride, product.x_stride,
-                                  part.rows, y, y_stride, scratch.panel);
-    }
-  }
-
-  static ProductPart part_of(const Product& product, int64_t job) {
-    // Row blocks of one tile follow each other, so that its weights are still near when the second block wants them.
-    const int64_t blocks = product.row_blocks();
-    ProductPart part;
-    part.tile = job / blocks;
-    part.first_row = job % blocks * kBlockRows;
-    part.rows = std::min(kBlockRows, product.rows - part.first_row);
-    part.first_column = part.tile * kTileRows;
-    part.columns = std::min(kTileRows, product.w->rows - part.first_column);
-    return part;
-  }
-
   Model& model_;
   Interrupt& interrupt_;
 };

@@ -211,8 +211,10 @@ Choice choose(const RouterShape& shape, const std::vector<float>& logits, const 
   Choice choice;
   choice.experts.resize(static_cast<size_t>(shape.experts_per_token));
   choice.weights.resize(static_cast<size_t>(shape.experts_per_token));
-  std::vector<float> scratch(static_cast<size_t>(2 * shape.experts + shape.groups));
-  choose_experts(shape, logits.data(), bias.data(), scratch.data(), choice.experts.data(), choice.weights.data());
+  std::vector<float> scores(logits.size());
+  std::transform(logits.begin(), logits.end(), scores.begin(), [](float x) { return 1.0f / (1.0f + std::exp(-x)); });
+  std::vector<float> scratch(static_cast<size_t>(shape.experts + shape.groups));
+  choose_experts(shape, scores.data(), bias.data(), scratch.data(), choice.experts.data(), choice.weights.data());
   return choice;
 }
 
@@ -281,7 +283,17 @@ TEST("a pool runs every job once, also when regions follow each other quickly, a
 
 TEST("an instruction set is found by name or refused") {
   CHECK_EQ(std::string(choose_kernels("plain").value()->isa), std::string("plain"));
-  CHECK(choose_kernels("").value() == available_kernels().back());
+  const Kernels* chosen = choose_kernels("").value();
+  CHECK(runs_by_default(*chosen));
+  bool is_better = false;  // what is better than the chosen one must be asked for by name
+  for (const Kernels* table : available_kernels()) {
+    if (is_better) CHECK(!runs_by_default(*table));
+    is_better = is_better || table == chosen;
+  }
+  for (const char* name : {"dotprod", "i8mm"}) {
+    if (const auto asked = choose_kernels(name); asked.ok())
+      CHECK_EQ(std::string(asked.value()->isa), std::string(name));
+  }
   const auto refused = choose_kernels("sse9");
   CHECK(!refused.ok());
   CHECK(refused.error().kind == ringside::ErrorKind::kArgumentInvalid);

@@ -102,8 +102,8 @@ struct Shape {
 
 class Source {
  public:
-  Source(uint64_t seed, rs_weight_format format, int64_t group_columns = 32)
-      : seed_(seed), format_(format), group_columns_(group_columns) {
+  Source(uint64_t seed, rs_weight_format format, int64_t group_columns = 32, bool has_offsets = false)
+      : seed_(seed), format_(format), group_columns_(group_columns), has_offsets_(has_offsets) {
     table.context = this;
     table.read_matrix = [](void* context, const char* base, int64_t rows, int64_t cols, rs_matrix* out, rs_error*) {
       return static_cast<Source*>(context)->matrix(base, rows, cols, out);
@@ -119,8 +119,8 @@ class Source {
   struct Data {
     std::vector<float> f32;
     std::vector<uint16_t> bf16;
-    std::vector<int8_t> q8;
-    std::vector<float> scales;
+    std::vector<uint8_t> codes;
+    std::vector<float> scales, offsets;
   };
 
   int32_t matrix(const std::string& base, int64_t rows, int64_t cols, rs_matrix* out) {
@@ -128,26 +128,36 @@ class Source {
     Random random(hash_of(base) ^ seed_);
     // Routers stay unquantized, as in every checkpoint.
     const bool is_router = base.size() > 8 && base.compare(base.size() - 8, 8, "mlp.gate") == 0;
-    const rs_weight_format format = is_router && format_ == RS_WEIGHT_Q8 ? RS_WEIGHT_BF16 : format_;
+    const rs_weight_format format = is_router && format_ >= RS_WEIGHT_Q8 ? RS_WEIGHT_BF16 : format_;
     const float reach = 1.7f / std::sqrt(static_cast<float>(cols));
-    const int64_t group = cols % group_columns_ == 0 ? group_columns_ : cols;
-    *out = rs_matrix{format, rows, cols, format == RS_WEIGHT_Q8 ? group : 0, nullptr, nullptr, nullptr, data.get()};
-    for (int64_t i = 0; i < rows * cols; ++i) {
-      if (format == RS_WEIGHT_F32) data->f32.push_back(random.uniform(-reach, reach));
-      if (format == RS_WEIGHT_BF16) data->bf16.push_back(bf16_of(random.uniform(-reach, reach)));
-      if (format == RS_WEIGHT_Q8) data->q8.push_back(static_cast<int8_t>(random.below(255) - 127));
+    *out = rs_matrix{format, rows, cols, 0, nullptr, nullptr, nullptr, data.get()};
+    if (format == RS_WEIGHT_F32) {
+      for (int64_t i = 0; i < rows * cols; ++i) data->f32.push_back(random.uniform(-reach, reach));
+      out->data = data->f32.data();
+    } else if (format == RS_WEIGHT_BF16) {
+      for (int64_t i = 0; i < rows * cols; ++i) data->bf16.push_back(bf16_of(random.uniform(-reach, reach)));
+      out->data = data->bf16.data();
+    } else {
+      fill_coded(random, format, reach, *data, *out);
     }
-    if (format == RS_WEIGHT_Q8) {
-      for (int64_t i = 0; i < rows * (cols / group); ++i) {
-        data->scales.push_back(random.uniform(0.8f, 1.2f) * reach / 127.0f);
-      }
-      out->scales = data->scales.data();
-    }
-    out->data = format == RS_WEIGHT_F32    ? static_cast<const void*>(data->f32.data())
-                : format == RS_WEIGHT_BF16 ? static_cast<const void*>(data->bf16.data())
-                                           : static_cast<const void*>(data->q8.data());
     (void)data.release();  // owned by the matrix until release()
     return 0;
+  }
+
+  void fill_coded(Random& random, rs_weight_format format, float reach, Data& data, rs_matrix& out) const {
+    const bool is_q4 = format == RS_WEIGHT_Q4;
+    for (int64_t i = 0; i < out.rows * out.cols / (is_q4 ? 2 : 1); ++i) {
+      data.codes.push_back(static_cast<uint8_t>(is_q4 ? random.below(256) : random.below(255) - 127));
+    }
+    out.group_columns = out.cols % group_columns_ == 0 ? group_columns_ : out.cols;
+    const float largest_code = is_q4 ? 8.0f : 127.0f;
+    for (int64_t i = 0; i < out.rows * (out.cols / out.group_columns); ++i) {
+      data.scales.push_back(random.uniform(0.8f, 1.2f) * reach / largest_code);
+      if (has_offsets_) data.offsets.push_back(random.uniform(-0.1f, 0.1f) * reach);
+    }
+    out.data = data.codes.data();
+    out.scales = data.scales.data();
+    out.offsets = has_offsets_ ? data.offsets.data() : nullptr;
   }
 
   int32_t vector(const std::string& name, int64_t length, float* out) const {
@@ -160,6 +170,7 @@ class Source {
   uint64_t seed_;
   rs_weight_format format_;
   int64_t group_columns_;
+  bool has_offsets_;
 };
 
 inline std::vector<int32_t> tokens(uint64_t seed, int64_t count, int32_t vocab) {

@@ -13,9 +13,9 @@ struct RouterShape {
   float scale;
 };
 
-// `bias` [experts] steers the choice only. Writes the chosen experts, best first, and their weights.
-// `scratch`: [2 * experts + groups].
-void choose_experts(const RouterShape& shape, const float* logits, const float* bias, float* scratch, int32_t* chosen,
+// `scores` [experts]: the sigmoids of the router's logits. `bias` [experts] steers the choice only. Writes the chosen
+// experts, ascending, and their weights. `scratch`: [experts + groups].
+void choose_experts(const RouterShape& shape, const float* scores, const float* bias, float* scratch, int32_t* chosen,
                     float* weights);
 
 }  // namespace ringside::cpu
