@@ -55,7 +55,7 @@ struct DotMachine {
   }
 
   RS_INLINE void multiply(const RowsOf<const uint16_t>& a, int64_t rows, const TileGrid& b, int64_t column_tiles,
-                          int64_t depth_tiles, const RowsOf<float>& c, bool) {
+                          int64_t depth_tiles, const RowsOf<float>& c, const AfterGrid*) {
     const auto from = [&](int64_t r) { return RowsOf<const uint16_t>{a.rows + r * a.stride, a.stride}; };
     const auto to = [&](int64_t r) { return RowsOf<float>{c.rows + r * c.stride, c.stride}; };
     int64_t row = 0;

@@ -52,6 +52,12 @@ struct TileGrid {
   int64_t tile_bytes;
 };
 
+// What is read after a product, so that it can be called from memory in time.
+struct AfterGrid {
+  TileGrid grid;
+  int64_t column_tiles;
+};
+
 RS_INLINE TileGrid key_grid(const KvLayout& layout, const uint8_t* keys) {
   return {keys, layout.channels() / layout.tile_depth() * layout.tile_bytes(), layout.tile_bytes()};
 }

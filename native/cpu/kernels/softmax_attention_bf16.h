@@ -48,42 +48,65 @@ RS_INLINE __mmask16 mask_below(int64_t first, int64_t limit) {
   return static_cast<__mmask16>(left >= 16 ? 0xffffU : left <= 0 ? 0U : (1U << left) - 1U);
 }
 
-// Scores to bf16 probabilities relative to the row's maximum; zero for keys from `limit` to `columns`.
-RS_INLINE RowSum soften_row_bf16(const float* scores, int64_t limit, int64_t columns, uint16_t* probabilities) {
-  __m512 largest = broadcast(-__builtin_inff());
-  int64_t j = 0;
-  for (; j + 16 <= limit; j += 16) largest = maximum(load(scores + j), largest);
-  largest = _mm512_mask_max_ps(largest, mask_below(j, limit), load(scores + j), largest);
-  const float top = _mm512_reduce_max_ps(largest);
-  const __m512 log2e = broadcast(1.44269504088896341f);
-  const __m512 shift = broadcast(-top * 1.44269504088896341f);
-  const auto power = [&](int64_t at) { return power_of_two(fma(load(scores + at), log2e, shift)); };
-  __m512 sum = _mm512_setzero_ps();
-  for (j = 0; j + 32 <= limit; j += 32) {
-    const __m512 low = power(j);
-    const __m512 high = power(j + 16);
-    sum = sum + low + high;
-    store_bf16(probabilities + j, low, high);
-  }
-  if (j < limit) {
-    // A score that may not be seen may be anything, so its power is cut off, not multiplied away.
-    const __m512 low = _mm512_maskz_mov_ps(mask_below(j, limit), power(j));
-    const __m512 high = _mm512_maskz_mov_ps(mask_below(j + 16, limit), power(j + 16));
-    sum = sum + low + high;
-    store_bf16(probabilities + j, low, high);
-    j += 32;
-  }
-  for (; j < columns; j += 32) _mm512_storeu_si512(probabilities + j, _mm512_setzero_si512());
-  return {top, _mm512_reduce_add_ps(sum)};
+// Four independent folds of the columns, so that a row does not wait for one chain.
+struct Folds {
+  __m512 of[4];
+};
+
+RS_INLINE float total_of(const Folds& sums) {
+  return _mm512_reduce_add_ps((sums.of[0] + sums.of[1]) + (sums.of[2] + sums.of[3]));
+}
+RS_INLINE float largest_of(const Folds& folds) {
+  return _mm512_reduce_max_ps(maximum(maximum(folds.of[0], folds.of[1]), maximum(folds.of[2], folds.of[3])));
 }
 
-// Machine::multiply(a, rows, grid, column tiles, depth tiles, c, streams): c = a · b; `streams`: from memory, not
-// from a cache.
+// Calls visit(first column, mask, fold) for the vectors of columns below `limit`: vector v goes to fold v % 4, whatever
+// the limit is. Only the last may be a part of one.
+template <class Visit>
+RS_INLINE void visit_columns(int64_t limit, const Visit& visit) {
+  int64_t j = 0;
+  for (; j + 64 <= limit; j += 64) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) visit(j + v * 16, static_cast<__mmask16>(0xffff), v);
+  }
+  for (int v = 0; j < limit; j += 16, ++v) visit(j, mask_below(j, limit), v);
+}
+
+// Scores to bf16 probabilities relative to the row's maximum; zero for keys from `limit` to `columns`.
+RS_INLINE RowSum soften_row_bf16(const float* scores, int64_t limit, int64_t columns, uint16_t* probabilities) {
+  const __m512 lowest = broadcast(-__builtin_inff());
+  Folds largest{{lowest, lowest, lowest, lowest}};
+  visit_columns(limit, [&](int64_t j, __mmask16 seen, int v) {
+    largest.of[v] = _mm512_mask_max_ps(largest.of[v], seen, load(scores + j), largest.of[v]);
+  });
+  const float top = largest_of(largest);
+  const __m512 log2e = broadcast(1.44269504088896341f);
+  const __m512 shift = broadcast(-top * 1.44269504088896341f);
+  Folds sums{};
+  visit_columns(limit, [&](int64_t j, __mmask16 seen, int v) {
+    // A score that may not be seen may be anything, so its power is cut off, not multiplied away.
+    const __m512 power = _mm512_maskz_mov_ps(seen, power_of_two(fma(load(scores + j), log2e, shift)));
+    sums.of[v] = sums.of[v] + power;
+    const __m256bh rounded = _mm512_cvtneps_pbh(power);
+    __builtin_memcpy(probabilities + j, &rounded, sizeof rounded);
+  });
+  for (int64_t j = (limit + 15) / 16 * 16; j < columns; j += 16) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(probabilities + j), _mm256_setzero_si256());
+  }
+  return {top, total_of(sums)};
+}
+
+// Machine::multiply(a, rows, grid, column tiles, depth tiles, c, after): c = a · b. `after` is what is read next,
+// so that it can be called from memory in time; null where the page lies in a cache already.
 template <class Machine>
 RS_INLINE void key_block_in_bf16(const KeyBlock& block, bool streams) {
   const int64_t channels = block.layout.channels();
   const TileGrid keys = key_grid(block.layout, block.keys);
   const TileGrid values = value_grid(block.layout, block.values);
+  const AfterGrid after_keys{values, channels / kKvTileColumns};
+  // After the values of a head the page holds the keys of the next.
+  const AfterGrid after_values{key_grid(block.layout, block.values + block.layout.part_bytes()),
+                               RS_PAGE_TOKENS / kKvTileColumns};
   float* const scores = reinterpret_cast<float*>(block.scratch);                                    // [32, 256]
   float* const mixed = scores + kQueryGroupRows * RS_PAGE_TOKENS;                                   // [32, channels]
   uint16_t* const probabilities = reinterpret_cast<uint16_t*>(mixed + kQueryGroupRows * channels);  // [32, 256]
@@ -95,14 +118,15 @@ RS_INLINE void key_block_in_bf16(const KeyBlock& block, bool streams) {
     const int64_t depth_tiles = value_tiles(block.layout, seen);
     const uint16_t* queries = reinterpret_cast<const uint16_t*>(block.queries) + row * channels;
     Machine::multiply(RowsOf<const uint16_t>{queries, channels}, rows, keys, score_tiles(seen),
-                      channels / kTileDepth<RS_KV_BF16>, RowsOf<float>{scores, RS_PAGE_TOKENS}, streams);
+                      channels / kTileDepth<RS_KV_BF16>, RowsOf<float>{scores, RS_PAGE_TOKENS},
+                      streams ? &after_keys : nullptr);
     RowSum sums[kQueryGroupRows];
     for (int64_t r = 0; r < rows; ++r) {
       sums[r] = soften_row_bf16(scores + r * RS_PAGE_TOKENS, limits[r], depth_tiles * kTileDepth<RS_KV_BF16>,
                                 probabilities + r * RS_PAGE_TOKENS);
     }
     Machine::multiply(RowsOf<const uint16_t>{probabilities, RS_PAGE_TOKENS}, rows, values, channels / kKvTileColumns,
-                      depth_tiles, RowsOf<float>{mixed, channels}, streams);
+                      depth_tiles, RowsOf<float>{mixed, channels}, streams ? &after_values : nullptr);
     for (int64_t r = 0; r < rows; ++r) {
       if (limits[r] == 0) continue;
       merge_key_block(block.maximum + row + r, block.sum + row + r, block.out + (row + r) * channels, sums[r].maximum,

@@ -69,52 +69,56 @@ struct SplitRow {
   float scale;  // of the split probabilities
 };
 
-// Sums to probabilities relative to the row's maximum, times the scale of each key's values, in 16 bits; zero for keys
-// from `limit` to `columns`. `powers`: scratch [256].
+// Sums to probabilities relative to the row's maximum, times the scale of each key's values, in 16 bits of which the
+// largest such scale fills the whole; zero for keys from `limit` to `columns`. `scores`: scratch [256].
 RS_INLINE SplitRow soften_row_q8(const int32_t* high, const int32_t* low, float query_scale, const KeyScales& scales,
-                                 int64_t limit, int64_t columns, float* powers, int8_t* to_high, int8_t* to_low) {
-  __m512 largest = broadcast(-__builtin_inff());
-  for (int64_t j = 0; j < limit; j += 16) {
+                                 int64_t limit, int64_t columns, float* scores, int8_t* to_high, int8_t* to_low) {
+  const __m512 lowest = broadcast(-__builtin_inff());
+  Folds largest{{lowest, lowest, lowest, lowest}};
+  Folds largest_scale{};
+  visit_columns(limit, [&](int64_t j, __mmask16 seen, int v) {
     const __m512 score = joined(high + j, low + j) * (load(scales.keys + j) * broadcast(query_scale));
-    store(powers + j, score);
-    largest = _mm512_mask_max_ps(largest, mask_below(j, limit), score, largest);
-  }
-  const float top = _mm512_reduce_max_ps(largest);
+    store(scores + j, score);
+    largest.of[v] = _mm512_mask_max_ps(largest.of[v], seen, score, largest.of[v]);
+    largest_scale.of[v] = _mm512_mask_max_ps(largest_scale.of[v], seen, load(scales.values + j), largest_scale.of[v]);
+  });
+  const float top = largest_of(largest);
+  const float scale = largest_of(largest_scale) / kSplitLimit;
   const __m512 log2e = broadcast(1.44269504088896341f);
   const __m512 shift = broadcast(-top * 1.44269504088896341f);
-  __m512 sum = _mm512_setzero_ps();
-  __m512 largest_weighted = _mm512_setzero_ps();
-  for (int64_t j = 0; j < limit; j += 16) {
-    const __mmask16 seen = mask_below(j, limit);
+  const __m512 inverse = broadcast(scale > 1e-33f ? 1.0f / scale : 0.0f);
+  Folds sums{};
+  visit_columns(limit, [&](int64_t j, __mmask16 seen, int v) {
     // What may not be seen may be anything, so it is cut off, not multiplied away.
-    const __m512 power = _mm512_maskz_mov_ps(seen, power_of_two(fma(load(powers + j), log2e, shift)));
-    const __m512 weighted = _mm512_maskz_mul_ps(seen, power, load(scales.values + j));
-    sum = sum + power;
-    largest_weighted = _mm512_max_ps(largest_weighted, weighted);
-    store(powers + j, weighted);
+    const __m512 power = _mm512_maskz_mov_ps(seen, power_of_two(fma(load(scores + j), log2e, shift)));
+    sums.of[v] = sums.of[v] + power;
+    const __m512 weighted = _mm512_maskz_mul_ps(seen, power, load(scales.values + j) * inverse);
+    store_split(_mm512_cvtps_epi32(weighted), to_high + j, to_low + j);
+  });
+  for (int64_t j = (limit + 15) / 16 * 16; j < columns; j += 16) {
+    store_split(_mm512_setzero_si512(), to_high + j, to_low + j);
   }
-  const float most = _mm512_reduce_max_ps(largest_weighted);
-  const __m512 inverse = broadcast(most > 1e-30f ? kSplitLimit / most : 0.0f);
-  int64_t j = 0;
-  for (; j < limit; j += 16) store_split(_mm512_cvtps_epi32(load(powers + j) * inverse), to_high + j, to_low + j);
-  for (; j < columns; j += 16) store_split(_mm512_setzero_si512(), to_high + j, to_low + j);
-  // A NaN among the powers is no whole number; it comes out through the sum.
-  return {{top, _mm512_reduce_add_ps(sum)}, most > 1e-30f ? most / kSplitLimit : 0.0f};
+  // A NaN among the scores is no whole number; it comes out through the sum.
+  return {{top, total_of(sums)}, scale};
 }
 
-// Machine::multiply(a, rows, grid, column tiles, depth tiles, c, streams): c = a · b in whole numbers; `streams`:
-// from memory, not from a cache.
+// Machine::multiply(a, rows, grid, column tiles, depth tiles, c, after): c = a · b in whole numbers. `after` is what is
+// read next, so that it can be called from memory in time; null where the page lies in a cache already.
 template <class Machine>
 RS_INLINE void key_block_in_q8(const KeyBlock& block, bool streams) {
   const int64_t channels = block.layout.channels();
   const KeyScales scales = scales_of(block);
   const TileGrid keys = key_grid(block.layout, block.keys);
   const TileGrid values = value_grid(block.layout, block.values);
+  const AfterGrid after_keys{values, channels / kKvTileColumns};
+  // After the values of a head the page holds the keys of the next.
+  const AfterGrid after_values{key_grid(block.layout, block.values + block.layout.part_bytes()),
+                               RS_PAGE_TOKENS / kKvTileColumns};
   constexpr int64_t kRows = 2 * kSplitGroup;
   int32_t* const sums = reinterpret_cast<int32_t*>(block.scratch);           // [16, 256]
   int32_t* const mixed = sums + kRows * RS_PAGE_TOKENS;                      // [16, channels]
-  float* const powers = reinterpret_cast<float*>(mixed + kRows * channels);  // [256]
-  float* const block_out = powers + RS_PAGE_TOKENS;                          // [channels]
+  float* const scores = reinterpret_cast<float*>(mixed + kRows * channels);  // [256]
+  float* const block_out = scores + RS_PAGE_TOKENS;                          // [channels]
   int8_t* const split = reinterpret_cast<int8_t*>(block_out + channels);     // [16, 256]
   for (int64_t row = 0; row < block.rows; row += kSplitGroup) {
     const int64_t rows = block.rows - row < kSplitGroup ? block.rows - row : kSplitGroup;
@@ -125,16 +129,16 @@ RS_INLINE void key_block_in_q8(const KeyBlock& block, bool streams) {
     const uint8_t* const group = block.queries + row * block.layout.query_bytes();
     Machine::multiply(RowsOf<const int8_t>{reinterpret_cast<const int8_t*>(group), channels}, kRows, keys,
                       score_tiles(seen), channels / kTileDepth<RS_KV_Q8>, RowsOf<int32_t>{sums, RS_PAGE_TOKENS},
-                      streams);
+                      streams ? &after_keys : nullptr);
     SplitRow softened[kSplitGroup];
     for (int64_t r = 0; r < rows; ++r) {
       softened[r] =
           soften_row_q8(sums + r * RS_PAGE_TOKENS, sums + (r + kSplitGroup) * RS_PAGE_TOKENS,
-                        query_scales(group, channels)[r], scales, limits[r], depth_tiles * kTileDepth<RS_KV_Q8>, powers,
+                        query_scales(group, channels)[r], scales, limits[r], depth_tiles * kTileDepth<RS_KV_Q8>, scores,
                         split + r * RS_PAGE_TOKENS, split + (r + kSplitGroup) * RS_PAGE_TOKENS);
     }
     Machine::multiply(RowsOf<const int8_t>{split, RS_PAGE_TOKENS}, kRows, values, channels / kKvTileColumns,
-                      depth_tiles, RowsOf<int32_t>{mixed, channels}, streams);
+                      depth_tiles, RowsOf<int32_t>{mixed, channels}, streams ? &after_values : nullptr);
     for (int64_t r = 0; r < rows; ++r) {
       if (limits[r] == 0) continue;
       for (int64_t a = 0; a < channels; a += 16) {
