@@ -64,10 +64,15 @@ void Forward::embed() {
 
 // Row `to` of normed = rmsnorm(row `from` of residual), in the forms that its readers want.
 void Forward::norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to) {
+  norm_row(weight, forms, from, to, normed());
+}
+
+void Forward::norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to,
+                       const Activations& rows) {
   const int64_t hidden = config_.hidden;
-  float* out = work_.normed + to * hidden;
+  float* out = rows.values + to * rows.stride;
   kernels_.rms_norm(work_.residual + from * hidden, weight.data(), config_.rms_eps, hidden, out);
-  normed().quantize(kernels_, forms, to, hidden, out, 0, hidden);
+  rows.quantize(kernels_, forms, to, hidden, out, 0, hidden);
 }
 
 // qkv, and in linear layers output_gate, = rmsnorm(residual) · Wᵀ
@@ -125,12 +130,13 @@ void Forward::head() {
   const auto wanted = static_cast<int64_t>(logits.size());
   const PackedMatrix& w = model_.weights.lm_head;
   const InputForms forms = InputForms::of(w);
-  parallel_.rows(wanted,
-                 [&](int64_t i, int) { norm_row(model_.weights.final_norm, forms, from[static_cast<size_t>(i)], i); });
+  parallel_.rows(wanted, [&](int64_t i, int) {
+    norm_row(model_.weights.final_norm, forms, from[static_cast<size_t>(i)], i, head_inputs());
+  });
   const std::array<const PackedMatrix*, 1> matrices = {&w};
   parallel_.products(matrices, wanted, [&](const ProductPart& part, int worker) {
     float* tile = parallel_.space(worker).tile;
-    parallel_.multiply(w, part.tile, normed(), part.first_row, part.rows, tile, kTileRows, worker);
+    parallel_.multiply(w, part.tile, head_inputs(), part.first_row, part.rows, tile, kTileRows, worker);
     for (int64_t r = 0; r < part.rows; ++r) {
       std::copy_n(tile + r * kTileRows, part.columns,
                   logits[static_cast<size_t>(part.first_row + r)] + part.first_column);

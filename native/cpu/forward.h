@@ -41,6 +41,8 @@ class Forward {
  private:
   void embed();
   void norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to);
+  void norm_row(const std::vector<float>& weight, const InputForms& forms, int64_t from, int64_t to,
+                const Activations& rows);
   void project_attention(const Layer& layer, const InputForms& forms);
   void softmax_attention(const Layer& layer);
   void linear_attention(const Layer& layer);
@@ -73,6 +75,7 @@ class Forward {
   void down_tiles(const Layer& layer, int64_t first_tile, int64_t tiles, int worker);
 
   Activations normed() const { return {work_.normed, config_.hidden, work_.input_codes}; }
+  Activations head_inputs() const { return {work_.normed, config_.hidden, work_.head_codes}; }
   Activations mixed() const { return {work_.mixed, shape_.attention_width, work_.input_codes}; }
 
   Model& model_;

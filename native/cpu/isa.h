@@ -12,8 +12,11 @@ namespace ringside::cpu {
 // Every table that this build has and this processor can run, slowest first.
 std::vector<const Kernels*> available_kernels();
 
-// The best available table for "", else the named one: plain, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, neon,
-// dotprod or i8mm. kBackendUnavailable: not on this machine; kArgumentInvalid: no such name.
+// False for a table that has never run on hardware, only under an emulator.
+bool runs_by_default(const Kernels& table);
+
+// The best available table that runs by default for "", else the named one: plain, avx2, avxvnni, avx512, avx512vnni,
+// avx512bf16, amx, neon, dotprod or i8mm. kBackendUnavailable: not on this machine; kArgumentInvalid: no such name.
 Result<const Kernels*> choose_kernels(const std::string& isa);
 
 // As the system names it, for example "Intel(R) Xeon(R) Processor".

@@ -6,9 +6,11 @@
 namespace ringside::cpu {
 namespace {
 
-// Bytes of a code. What an MLP's down projection reads has outliers, for which one byte is too coarse.
+// Bytes of a code. What an MLP's down projection reads has outliers, for which one byte is too coarse; and nothing
+// smooths the rounding of what the output head reads, which costs little, for few rows have logits.
 constexpr int kCodeBytes = 1;
 constexpr int kInnerCodeBytes = 2;
+constexpr int kHeadCodeBytes = 2;
 
 void take_codes(QuantizedInput& input, int64_t rows, int64_t columns, const InputForms& forms, int code_bytes,
                 Carver& carver) {
@@ -51,10 +53,14 @@ void Workspace::carve(const Shape& shape, const InputForms& forms, Carver& carve
   carver.take(sines, kSlabRows * (shape.config.rotary_dim / 2));
   carver.take(normed, kSlabRows * hidden);
   take_codes(input_codes, kSlabRows, std::max(hidden, shape.attention_width), forms, kCodeBytes, carver);
+  // Never needed at the same time.
   Carver mlp = carver;
+  Carver head = carver;
   carve_attention(shape, carver);
   carve_mlp(shape, forms, mlp);
+  take_codes(head_codes, kSlabRows, hidden, forms, kHeadCodeBytes, head);
   if (mlp.bytes() > carver.bytes()) carver = mlp;
+  if (head.bytes() > carver.bytes()) carver = head;
   for (WorkerSpace& worker : workers) carve_worker(shape, forms, worker, carver);
 }
 

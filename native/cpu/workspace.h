@@ -98,11 +98,13 @@ struct Workspace {
   float* partial_sum;      // [key blocks, 8 * heads]
   float* partial_mixed;    // [key blocks, 8 * heads, channels]
 
-  float* router_logits;      // [4096, experts]
-  float* expert_weights;     // [4096, experts_per_token]
-  int32_t* chosen;           // [4096, experts_per_token]
-  int32_t* gathered_token;   // [4096 * experts_per_token]: token of a row of the experts, which lie sorted
-  float* gathered_weight;    // [4096 * experts_per_token]: its weight
+  float* router_logits;       // [4096, experts]
+  float* expert_weights;      // [4096, experts_per_token]
+  int32_t* chosen;            // [4096, experts_per_token]
+  int32_t* gathered_token;    // [4096 * experts_per_token]: token of a row of the experts, which lie sorted
+  float* gathered_weight;     // [4096 * experts_per_token]: its weight
+  QuantizedInput head_codes;  // [4096, hidden]: of `normed` before the output head
+
   Activations expert_inner;  // [4096 * experts_per_token, expert_width]: silu(gate) · up
   Activations always_inner;  // [4096, widest dense or shared MLP]
   std::vector<WorkerSpace> workers;

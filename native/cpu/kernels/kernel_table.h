@@ -4,10 +4,15 @@
 #include "cpu/kernels/activation.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/matmul.h"
+#if defined(__AVX2__)
+#include "cpu/kernels/matmul_coded_x86.h"
+#else
 #include "cpu/kernels/matmul_coded.h"
+#endif
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantize_rows.h"
 #include "cpu/kernels/roofline.h"
+#include "cpu/kernels/weighted_rows.h"
 
 namespace ringside::cpu {
 namespace {
@@ -24,6 +29,8 @@ constexpr Kernels kernel_table(const char* isa, const AttentionKernels* (*attent
       .silu = silu,
       .silu_multiply = silu_multiply,
       .sigmoid_gate = sigmoid_gate,
+      .add = add,
+      .add_weighted_rows = add_weighted_rows,
       .multiply_peak = multiply_peak,
       .read_stream = read_stream,
   };

@@ -49,17 +49,20 @@ struct PackedMatrix {
   }
 };
 
-// Activations as the coded kernels read them: x = value * scale, both of the value's row and group. A group's largest
-// magnitude m gives scale = m / 127, and value = x * (127 / m) rounded to the nearest, ties to even. A group below
-// 1e-35 is all zero with scale 0; one that holds an infinity or a NaN is all zero with that as its scale.
+// Activations as the coded kernels read them: x = code * scale, both of the code's row and group. The codes are whole
+// numbers up to 127 in one byte or, where `low_offset` is set, up to 127 * 128 in two: code = 128 * value + low value.
+// A group's largest magnitude m gives scale = m / limit, and code = x * (limit / m) rounded to the nearest, ties to
+// even. A group below 1e-33 is all zero with scale 0; one that holds an infinity or a NaN is all zero with that as its
+// scale.
 struct QuantizedRows {
-  int8_t* values;   // row r at r * stride; zero past the last column up to a whole group
-  int64_t stride;   // bytes, a multiple of 64
-  float* scales;    // [rows, groups]
-  int32_t* sums;    // [rows, groups]: of the group's values
-  int64_t columns;  //
+  int8_t* values;      // row r at r * stride; zero past the last column up to a whole group
+  int64_t stride;      // bytes, a multiple of 64
+  float* scales;       // [rows, groups]
+  int32_t* sums;       // [rows, groups]: of the group's codes
+  int64_t columns;     //
   int64_t group_columns;
   int64_t groups;
+  int64_t low_offset;  // bytes from a row's values to its low values, a multiple of 64; 0: there are none
 };
 
 struct AttentionKernels;  // attention_kernels.h
@@ -71,7 +74,8 @@ struct Kernels {
   void (*matmul_tile)(const PackedMatrix& w, int64_t tile, const float* x, int64_t x_stride, int64_t rows, float* y,
                       int64_t y_stride, float* panel);
   // The same of coded weights, for rows [first_row, first_row + rows) of x, whose groups are the weights'; y points at
-  // the first of these rows. Inside a group the products are added as integers, which is exact; then, group after
+  // the first of these rows. Two-byte codes multiply as whole numbers too: 128 * (dot of values) + (dot of low values).
+  // Inside a group the products are added as integers, which is exact; then, group after
   // group, y = fma(float(dot), weight scale * x scale, y), and with offsets y = fma(offset, x scale * float(x sum), y).
   // `scratch`: coded_scratch_bytes(columns).
   void (*matmul_coded)(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
@@ -88,6 +92,9 @@ struct Kernels {
   void (*silu)(float* x, int64_t count);                               // x = x sigmoid(x)
   void (*silu_multiply)(float* gate, const float* up, int64_t count);  // gate = silu(gate) up
   void (*sigmoid_gate)(float* x, const float* gate, int64_t count);    // x = x sigmoid(gate)
+  void (*add)(const float* x, int64_t count, float* sum);              // sum = sum + x
+  // sums[rows[r]] = sums[rows[r]] + weights[r] y[r], row after row, each of 64 columns.
+  void (*add_weighted_rows)(const float* y, const int32_t* rows, const float* weights, int64_t count, float* sums);
 
   // For the roofline: multiply-adds as fast as they go (returns their number), and a plain read of memory.
   int64_t (*multiply_peak)(int64_t steps, float* sink);
@@ -97,7 +104,11 @@ struct Kernels {
 const Kernels* plain_kernels();
 const Kernels* avx2_kernels();    // null where the build has none
 const Kernels* avx512_kernels();  // null where the build has none
-const Kernels* neon_kernels();    // null where the build has none
+const Kernels* avxvnni_kernels();
+const Kernels* avx512vnni_kernels();
+const Kernels* avx512bf16_kernels();
+const Kernels* amx_kernels();
+const Kernels* neon_kernels();  // null where the build has none
 const Kernels* dotprod_kernels();
 const Kernels* i8mm_kernels();
 

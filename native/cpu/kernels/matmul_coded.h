@@ -41,7 +41,13 @@ void matmul_coded(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, i
       const float* scales = reinterpret_cast<const float*>(codes + w.code_bytes());
       const float x_scale = x.scales[row * groups + group];
       int32_t dots[kTileRows];
-      dot_group(w, codes, x.values + row * x.stride + group * w.group_columns, dots);
+      const int8_t* values = x.values + row * x.stride + group * w.group_columns;
+      dot_group(w, codes, values, dots);
+      if (x.low_offset != 0) {
+        int32_t low[kTileRows];
+        dot_group(w, codes, values + x.low_offset, low);
+        for (int64_t n = 0; n < kTileRows; ++n) dots[n] = dots[n] * 128 + low[n];
+      }
       for (int64_t n = 0; n < kTileRows; ++n) out[n] = fma(static_cast<float>(dots[n]), scales[n] * x_scale, out[n]);
       if (!w.has_offsets) continue;
       const float x_sum = x_scale * static_cast<float>(x.sums[row * groups + group]);

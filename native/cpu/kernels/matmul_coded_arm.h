@@ -34,6 +34,7 @@ RS_INLINE void prefetch_codes(const uint8_t* codes) {
 struct CodedRows {
   const int8_t* values;
   int64_t stride;
+  int64_t low_offset;
   const float* scales;  // [rows, groups]
   const int32_t* sums;  // [rows, groups]
   int64_t groups;
@@ -43,6 +44,7 @@ struct CodedRows {
   RS_INLINE CodedRows from(const CodedRows& rows, int64_t row) {
     return {rows.values + row * rows.stride,
             rows.stride,
+            rows.low_offset,
             rows.scales + row * rows.groups,
             rows.sums + row * rows.groups,
             rows.groups,
@@ -81,6 +83,17 @@ RS_INLINE void multiply_coded_block(const PackedMatrix& w, const uint8_t* block,
       int32x4_t dots[kRows][kVecs];
       Machine::template dot<kFormat, kRows, kVecs>(block + first * kCodeVecBytes, rows.values + group * w.group_columns,
                                                    rows.stride, w.group_columns, dots);
+      if (rows.low_offset != 0) {
+        int32x4_t low[kRows][kVecs];
+        Machine::template dot<kFormat, kRows, kVecs>(block + first * kCodeVecBytes,
+                                                     rows.values + rows.low_offset + group * w.group_columns,
+                                                     rows.stride, w.group_columns, low);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+          for (int v = 0; v < kVecs; ++v) dots[r][v] = vaddq_s32(vshlq_n_s32(dots[r][v], 7), low[r][v]);
+        }
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const int64_t at = r * rows.groups + group;
@@ -107,7 +120,7 @@ template <class Machine>
 void matmul_coded_arm(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
                       float* y, int64_t y_stride, uint8_t*) {
   const uint8_t* codes = w.tiles + tile * w.tile_bytes();
-  CodedRows in = CodedRows::from({x.values, x.stride, x.scales, x.sums, x.groups, y, 0}, first_row);
+  CodedRows in = CodedRows::from({x.values, x.stride, x.low_offset, x.scales, x.sums, x.groups, y, 0}, first_row);
   in.y_stride = y_stride;
   if (w.format == PackedFormat::kQ8) {
     multiply_coded_rows<Machine, PackedFormat::kQ8, Machine::kMostRows>(w, codes, in, rows);

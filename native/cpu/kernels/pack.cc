@@ -284,9 +284,12 @@ void row_to_float(const rs_matrix& stored, int64_t row, float* out) {
   }
 }
 
-int64_t quantized_stride(int64_t columns, int64_t group_columns) {
-  const int64_t bytes = (columns + group_columns - 1) / group_columns * group_columns;
-  return ((bytes + 63) / 64 | 1) * 64;
+int64_t quantized_low_offset(int64_t columns, int64_t group_columns) {
+  return ((columns + group_columns - 1) / group_columns * group_columns + 63) / 64 * 64;
+}
+
+int64_t quantized_stride(int64_t columns, int64_t group_columns, int code_bytes) {
+  return (quantized_low_offset(columns, group_columns) * code_bytes / 64 | 1) * 64;
 }
 
 int64_t coded_scratch_bytes(int64_t columns) {

@@ -33,6 +33,11 @@ int64_t stored_row_bytes(int32_t format, int64_t columns);
 // Groups of a row; 0 for F32 and BF16.
 int64_t stored_groups(const rs_matrix& stored);
 
+// The stride of QuantizedRows whose codes have one or two bytes: an odd number of cache lines, so that a column of many
+// rows does not fall into few sets of a cache. Low values begin at quantized_low_offset.
+int64_t quantized_low_offset(int64_t columns, int64_t group_columns);
+int64_t quantized_stride(int64_t columns, int64_t group_columns, int code_bytes);
+
 // Scratch of matmul_coded.
 int64_t coded_scratch_bytes(int64_t columns);
 

@@ -1,0 +1,212 @@
+// Owns: the product of many rows of int8 activations with one tile of a coded matrix in AMX tiles of 16 x 16 sums.
+// Must never: give other bits than matmul_coded_x86.h, which does the rows that would leave most of a tile empty; rely
+// on a tile configuration that other code left, or leave one behind.
+#pragma once
+
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/matmul_coded_x86.h"
+#include "cpu/kernels/vector.h"
+
+namespace ringside::cpu {
+namespace {
+
+constexpr int64_t kAmxRows = 16;       // of a tile
+constexpr int64_t kAmxFewestRows = 4;  // below, the vector kernel is faster than tiles that are mostly empty
+constexpr int64_t kAmxPassRows = 64;   // pass a group of the weights while these, x and the sums are near
+constexpr int64_t kAmxOutputs = 32;    // whose weights stay in tiles while rows pass
+constexpr int64_t kDotTileInts = kAmxRows * 16;
+
+// The intrinsics do not tell the compiler which memory they read and write.
+RS_INLINE void settle_tile_memory() { asm volatile("" ::: "memory"); }
+
+// Sums in tiles 0 and 1, x in 2 and 3, weights in 4 to 7. `depth`: columns that one multiplication takes, 32 or 64.
+RS_INLINE void configure_tiles(int64_t rows, int64_t depth) {
+  struct alignas(64) {
+    uint8_t palette;
+    uint8_t start_row;
+    uint8_t reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+  } configuration = {};
+  configuration.palette = 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    const bool is_x = tile == 2 || tile == 3;
+    configuration.row_bytes[tile] = static_cast<uint16_t>(is_x ? depth : 64);
+    configuration.rows[tile] = static_cast<uint8_t>(tile < 4 ? rows : depth / 4);
+  }
+  settle_tile_memory();
+  _tile_loadconfig(&configuration);
+}
+
+// The codes of one group of kQ4 as signed bytes in the layout of kQ8.
+RS_INLINE void widen_halves(const uint8_t* codes, int64_t columns, uint8_t* to) {
+  const __m512i eight = _mm512_set1_epi8(8);
+  for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, to += 2 * kQuadBytes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      __builtin_prefetch(codes + kCodesAheadBytes + v * 64);
+      const __m512i both = load_codes(codes + v * 64);
+      _mm512_store_si512(to + v * 64, _mm512_sub_epi8(low_halves(both), eight));
+      _mm512_store_si512(to + kQuadBytes + v * 64, _mm512_sub_epi8(high_halves(both), eight));
+    }
+  }
+}
+
+// Dots of up to 16 rows and one group, on their way into the sums.
+struct DotTiles {
+  const int32_t* dots;    // two tiles of 16 outputs, or four
+  const float* scales;    // of the 32 outputs; their offsets 64 floats on
+  const float* x_scales;  // of row r at r * groups
+  const int32_t* x_sums;
+  float* sums;  // of row r at r * 64; null: nothing is on the way
+};
+
+// Of wide codes, the dots of the low values lie two tiles on.
+template <bool kIsWide>
+RS_INLINE Ints dots_at(const int32_t* dots) {
+  const Ints whole = _mm512_load_si512(dots);
+  if constexpr (!kIsWide) return whole;
+  return add(times_128(whole), _mm512_load_si512(dots + 2 * kDotTileInts));
+}
+
+// sums = fma(float(dot), weight scale * x scale, sums), then the offsets.
+template <bool kIsWide>
+RS_INLINE void add_dot_tiles(const DotTiles& from, int64_t rows, int64_t groups, bool has_offsets) {
+  const Vec scales[2] = {load(from.scales), load(from.scales + 16)};
+  const int32_t* dots = from.dots;
+  const float* x_scales = from.x_scales;
+  float* sums = from.sums;
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < rows; ++r, dots += 16, x_scales += groups, sums += kTileRows) {
+    const Vec x_scale = broadcast(*x_scales);
+    const Vec first = to_floats(dots_at<kIsWide>(dots));
+    const Vec second = to_floats(dots_at<kIsWide>(dots + kDotTileInts));
+    store(sums, fma(first, scales[0] * x_scale, load(sums)));
+    store(sums + 16, fma(second, scales[1] * x_scale, load(sums + 16)));
+  }
+  if (!has_offsets) return;
+  const Vec offsets[2] = {load(from.scales + kTileRows), load(from.scales + kTileRows + 16)};
+  for (int64_t r = 0; r < rows; ++r) {
+    const Vec x_sum = broadcast(from.x_scales[r * groups] * static_cast<float>(from.x_sums[r * groups]));
+    sums = from.sums + r * kTileRows;
+    store(sums, fma(offsets[0], x_sum, load(sums)));
+    store(sums + 16, fma(offsets[1], x_sum, load(sums + 16)));
+  }
+}
+
+// The weights of one group and 32 outputs into tiles 4 to 7.
+template <int kSteps>
+RS_INLINE void load_weight_tiles(const uint8_t* codes, int64_t depth) {
+  _tile_loadd(4, codes, kQuadBytes);
+  _tile_loadd(5, codes + 64, kQuadBytes);
+  if constexpr (kSteps == 2) {
+    _tile_loadd(6, codes + depth / 4 * kQuadBytes, kQuadBytes);
+    _tile_loadd(7, codes + depth / 4 * kQuadBytes + 64, kQuadBytes);
+  }
+}
+
+// Dots of a tile of rows with these weights.
+template <int kSteps>
+RS_INLINE void multiply_tiles(const int8_t* x, int64_t x_stride, int32_t* dots) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_loadd(2, x, x_stride);
+  if constexpr (kSteps == 2) _tile_loadd(3, x + 64, x_stride);
+  _tile_dpbssd(0, 2, 4);
+  _tile_dpbssd(1, 2, 5);
+  if constexpr (kSteps == 2) {
+    _tile_dpbssd(0, 3, 6);
+    _tile_dpbssd(1, 3, 7);
+  }
+  _tile_stored(0, dots, 64);
+  _tile_stored(1, dots + kDotTileInts, 64);
+}
+
+struct AmxScratch {
+  float* sums;     // [64, 64]
+  int32_t* dots;   // two times four tiles
+  uint8_t* panel;  // kQ4: the tile's codes as signed bytes
+};
+
+RS_INLINE AmxScratch amx_scratch(uint8_t* bytes) {
+  float* sums = reinterpret_cast<float*>(bytes);
+  int32_t* dots = reinterpret_cast<int32_t*>(sums + kAmxPassRows * kTileRows);
+  return {sums, dots, reinterpret_cast<uint8_t*>(dots + 8 * kDotTileInts)};
+}
+
+// `rows` of x from `first_row`, at most 64, in tiles of `tile_rows` that divide them. While the tiles of one step
+// multiply, the dots of the step before are added to the sums.
+template <int kSteps, bool kIsWide>
+void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* codes, const QuantizedRows& x,
+                       int64_t first_row, int64_t rows, int64_t tile_rows, const AmxScratch& scratch, float* y,
+                       int64_t y_stride) {
+  const int64_t depth = w.group_columns / kSteps;
+  const int64_t codes_stride = w.format == PackedFormat::kQ4 ? w.group_columns * kTileRows : w.block_bytes();
+  __builtin_memset(scratch.sums, 0, static_cast<unsigned long>(rows * kTileRows) * sizeof(float));
+  DotTiles on_the_way = {};
+  int64_t turn = 0;
+  for (int64_t group = 0; group < x.groups; ++group, codes += codes_stride) {
+    const float* scales = reinterpret_cast<const float*>(tile + group * w.block_bytes() + w.code_bytes());
+    for (int64_t output = 0; output < kTileRows; output += kAmxOutputs) {
+      load_weight_tiles<kSteps>(codes + 4 * output, depth);
+      for (int64_t row = 0; row < rows; row += tile_rows) {
+        int32_t* dots = scratch.dots + turn * 4 * kDotTileInts;
+        turn ^= 1;
+        const int8_t* values = x.values + (first_row + row) * x.stride + group * w.group_columns;
+        multiply_tiles<kSteps>(values, x.stride, dots);
+        if constexpr (kIsWide) multiply_tiles<kSteps>(values + x.low_offset, x.stride, dots + 2 * kDotTileInts);
+        if (on_the_way.sums != nullptr) add_dot_tiles<kIsWide>(on_the_way, tile_rows, x.groups, w.has_offsets);
+        const int64_t at = (first_row + row) * x.groups + group;
+        on_the_way = {dots, scales + output, x.scales + at, x.sums + at, scratch.sums + row * kTileRows + output};
+      }
+    }
+  }
+  settle_tile_memory();
+  add_dot_tiles<kIsWide>(on_the_way, tile_rows, x.groups, w.has_offsets);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t n = 0; n < kTileRows; n += kLanes) store(y + r * y_stride + n, load(scratch.sums + r * kTileRows + n));
+  }
+}
+
+// Rows in tiles of `tile_rows`; leaves the tiles as it found them, unused.
+void multiply_amx_rows(const PackedMatrix& w, const uint8_t* tile, const uint8_t* codes, const QuantizedRows& x,
+                       int64_t first_row, int64_t rows, int64_t tile_rows, const AmxScratch& scratch, float* y,
+                       int64_t y_stride) {
+  const int64_t depth = w.group_columns == 128 ? 64 : w.group_columns;
+  const bool is_wide = x.low_offset != 0;
+  const auto pass = depth < w.group_columns ? (is_wide ? multiply_amx_pass<2, true> : multiply_amx_pass<2, false>)
+                                            : (is_wide ? multiply_amx_pass<1, true> : multiply_amx_pass<1, false>);
+  configure_tiles(tile_rows, depth);
+  for (int64_t row = 0; row < rows; row += kAmxPassRows) {
+    const int64_t count = rows - row < kAmxPassRows ? rows - row : kAmxPassRows;
+    pass(w, tile, codes, x, first_row + row, count, tile_rows, scratch, y + row * y_stride, y_stride);
+  }
+  _tile_release();
+}
+
+void matmul_coded_amx(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
+                      float* y, int64_t y_stride, uint8_t* scratch_bytes) {
+  if (rows < kAmxFewestRows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes);
+  const AmxScratch scratch = amx_scratch(scratch_bytes);
+  const uint8_t* block = w.tiles + tile * w.tile_bytes();
+  const uint8_t* codes = block;
+  if (w.format == PackedFormat::kQ4) {
+    codes = scratch.panel;
+    for (int64_t group = 0; group < x.groups; ++group) {
+      widen_halves(block + group * w.block_bytes(), w.group_columns,
+                   scratch.panel + group * w.group_columns * kTileRows);
+    }
+  }
+  const int64_t whole = rows / kAmxRows * kAmxRows;
+  const int64_t rest = rows - whole;
+  float* rest_y = y + whole * y_stride;
+  if (whole > 0) multiply_amx_rows(w, block, codes, x, first_row, whole, kAmxRows, scratch, y, y_stride);
+  if (rest >= kAmxFewestRows) {
+    multiply_amx_rows(w, block, codes, x, first_row + whole, rest, rest, scratch, rest_y, y_stride);
+  } else if (rest > 0) {
+    matmul_coded(w, tile, x, first_row + whole, rest, rest_y, y_stride, scratch_bytes);
+  }
+}
+
+}  // namespace
+}  // namespace ringside::cpu

@@ -1,0 +1,125 @@
+// Owns: the product of int8 activations with one tile of a coded matrix on x86: rows in blocks, groups ascending, the
+// chain over the groups. The integer products of a group come from dot_products_x86.h.
+// Must never: give other bits than matmul_coded.h with a fused multiply-add.
+#pragma once
+
+#include "cpu/kernels/dot_products_x86.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/vector.h"
+
+namespace ringside::cpu {
+namespace {
+
+// So many rows pass a group of the weights together, while it is in the first-level cache and the sums too.
+constexpr int64_t kRowsPerPass = 64;
+
+// Rows of x with their sums in y, as seen by one group.
+struct GroupRows {
+  const int8_t* values;
+  int64_t stride;
+  int64_t low_offset;
+  const float* scales;  // of row r at r * groups
+  const int32_t* sums;
+  int64_t groups;
+  float* y;
+  int64_t y_stride;
+};
+
+RS_INLINE GroupRows rows_from(const GroupRows& in, int64_t row) {
+  GroupRows from = in;
+  from.values += row * in.stride;
+  from.scales += row * in.groups;
+  from.sums += row * in.groups;
+  from.y += row * in.y_stride;
+  return from;
+}
+
+// y = fma(float(dot), weight scale * x scale, y), then the offset's product, for some vectors of outputs of one row.
+template <int kVecs>
+RS_INLINE void add_dots(const Ints* dots, int32_t excess, const float* scales, bool has_offsets, float x_scale,
+                        int32_t x_sum, float* y) {
+#pragma GCC unroll 8
+  for (int v = 0; v < kVecs; ++v) {
+    const Vec dot = to_floats(subtract(dots[v], broadcast_ints(excess)));
+    Vec sum = fma(dot, load(scales + v * kLanes) * broadcast(x_scale), load(y + v * kLanes));
+    if (has_offsets) {
+      const Vec values = broadcast(x_scale * static_cast<float>(x_sum));
+      sum = fma(load(scales + kTileRows + v * kLanes), values, sum);
+    }
+    store(y + v * kLanes, sum);
+  }
+}
+
+// Only the first rows to pass a group call for the codes that follow.
+template <PackedFormat kFormat, int kRows, bool kPrefetches>
+RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, const GroupRows& in) {
+  constexpr int kVecs = vecs_of_rows(kRows);
+  constexpr int32_t kExcess = kFormat == PackedFormat::kQ4 ? 8 : kQ8Excess;
+  const float* scales = reinterpret_cast<const float*>(codes + w.code_bytes());
+#pragma GCC unroll 1
+  for (int first = 0; first < kTileRows / kLanes; first += kVecs) {
+    const uint8_t* from = codes + first * kVecBytes;
+    Ints dots[kRows][kVecs];
+    dot_products<kFormat, kRows, kVecs, kPrefetches>(from, in.values, in.stride, w.group_columns, dots);
+    if (in.low_offset != 0) {
+      Ints low[kRows][kVecs];
+      dot_products<kFormat, kRows, kVecs, false>(from, in.values + in.low_offset, in.stride, w.group_columns, low);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVecs; ++v) dots[r][v] = add(times_128(dots[r][v]), low[r][v]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const int32_t x_sum = in.sums[r * in.groups];
+      add_dots<kVecs>(dots[r], kExcess * x_sum, scales + first * kLanes, w.has_offsets, in.scales[r * in.groups], x_sum,
+                      in.y + r * in.y_stride + first * kLanes);
+    }
+  }
+}
+
+template <PackedFormat kFormat>
+void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const GroupRows& rows_in, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t n = 0; n < kTileRows; n += kLanes) store(rows_in.y + r * rows_in.y_stride + n, Vec{});
+  }
+  GroupRows in = rows_in;
+  const int64_t block_bytes = w.block_bytes();
+  for (int64_t group = 0; group < rows_in.groups; ++group, tile += block_bytes) {
+    int64_t row = 0;
+    if (rows >= kMostRows) {
+      multiply_group_rows<kFormat, kMostRows, true>(w, tile, in);
+      for (row = kMostRows; row + kMostRows <= rows; row += kMostRows) {
+        multiply_group_rows<kFormat, kMostRows, false>(w, tile, rows_from(in, row));
+      }
+    } else if (rows >= 2) {
+      multiply_group_rows<kFormat, 2, true>(w, tile, in);
+      row = 2;
+    }
+    for (; row + 2 <= rows; row += 2) multiply_group_rows<kFormat, 2, false>(w, tile, rows_from(in, row));
+    if (row < rows) multiply_group_rows<kFormat, 1, true>(w, tile, rows_from(in, row));
+    in.values += w.group_columns;
+    ++in.scales;
+    ++in.sums;
+  }
+}
+
+void matmul_coded(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
+                  float* y, int64_t y_stride, uint8_t*) {
+  const uint8_t* codes = w.tiles + tile * w.tile_bytes();
+  const GroupRows all = {x.values, x.stride, x.low_offset, x.scales, x.sums, x.groups, y - first_row * y_stride,
+                         y_stride};
+  for (int64_t row = 0; row < rows; row += kRowsPerPass) {
+    const int64_t count = rows - row < kRowsPerPass ? rows - row : kRowsPerPass;
+    const GroupRows in = rows_from(all, first_row + row);
+    if (w.format == PackedFormat::kQ8) {
+      multiply_pass<PackedFormat::kQ8>(w, codes, in, count);
+    } else {
+      multiply_pass<PackedFormat::kQ4>(w, codes, in, count);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ringside::cpu
