@@ -26,7 +26,7 @@ namespace ringside::tools {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: ringside-tool load --model DIR [--threads N] [--isa NAME] [--pause-s N] [--json]\n";
+    "usage: ringside-tool load --model DIR [--threads N] [--isa NAME] [--pause-s N] [--rounds N] [--json]\n";
 constexpr int64_t kPieceBytes = int64_t{4} << 20;
 
 struct Request {
@@ -34,6 +34,7 @@ struct Request {
   // A system may keep freed memory at hand for some seconds, and a virtual machine's host even longer. Every measured
   // step comes after such a pause, so that all of them find the memory in one state.
   int pause_s = 10;
+  int rounds = 2;
   bool json = false;
 };
 
@@ -59,11 +60,11 @@ class Stopwatch {
   double processor_start_ = processor_seconds();
 };
 
+// Loads and first touches take turns, because what memory costs changes with what the machine did before.
 struct Measured {
   int64_t file_bytes = 0;
   ModelInfo info;
-  Seconds load;
-  Seconds touch_first, touch_second;
+  std::vector<Seconds> loads, touches;
   ProcessMemory memory;  // with the model loaded
 };
 
@@ -105,49 +106,66 @@ void pause(const Request& request) { std::this_thread::sleep_for(std::chrono::se
 Result<Measured> measure(const Request& request) {
   Measured measured;
   RS_TRY(measured.file_bytes, read_into_page_cache(request.options.folder));
-  pause(request);
-  forget_peak_memory();
-  {
-    const Stopwatch watch;
-    RS_TRY(const std::shared_ptr<Model> model, Model::load(request.options));
-    measured.load = watch.elapsed();
-    measured.info = model->info();
-    measured.memory = process_memory();
+  for (int round = 0; round < request.rounds; ++round) {
+    pause(request);
+    forget_peak_memory();
+    {
+      const Stopwatch watch;
+      RS_TRY(const std::shared_ptr<Model> model, Model::load(request.options));
+      measured.loads.push_back(watch.elapsed());
+      measured.info = model->info();
+      measured.memory = process_memory();
+    }
+    pause(request);
+    RS_TRY(const Seconds touch, first_touch(measured.info.weight_resident_bytes, measured.info.threads));
+    measured.touches.push_back(touch);
   }
-  const int64_t bytes = measured.info.weight_resident_bytes;
-  pause(request);
-  RS_TRY(measured.touch_first, first_touch(bytes, measured.info.threads));
-  pause(request);
-  RS_TRY(measured.touch_second, first_touch(bytes, measured.info.threads));
   return measured;
 }
 
-double mean(double a, double b) { return 0.5 * (a + b); }
+Seconds mean(const std::vector<Seconds>& of) {
+  Seconds sum;
+  for (const Seconds& each : of) {
+    sum.wall += each.wall / static_cast<double>(of.size());
+    sum.processor += each.processor / static_cast<double>(of.size());
+  }
+  return sum;
+}
 
-void print_text(const Measured& m, double touch_wall, double touch_processor) {
+void print_seconds(const char* what, const std::vector<Seconds>& of) {
+  const Seconds all = mean(of);
+  std::printf("%-11s %.2f s, %.2f s of processor; each:", what, all.wall, all.processor);
+  for (const Seconds& each : of) std::printf(" %.2f (%.2f)", each.wall, each.processor);
+  std::printf("\n");
+}
+
+void print_text(const Measured& m) {
   const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   std::printf("%s, %s, %s, %d threads\n", m.info.folder.c_str(), m.info.layout.c_str(), m.info.isa.c_str(),
               m.info.threads);
   std::printf("files %.2f GB, weights in memory %.2f GB\n", gigabytes(m.file_bytes),
               gigabytes(m.info.weight_resident_bytes));
-  std::printf("load        %.2f s, %.2f s of processor\n", m.load.wall, m.load.processor);
-  std::printf("first touch %.2f s, %.2f s of processor (%.2f s and %.2f s)\n", touch_wall, touch_processor,
-              m.touch_first.wall, m.touch_second.wall);
-  std::printf("ratio       %.2f, of processor seconds %.2f\n", m.load.wall / touch_wall,
-              m.load.processor / touch_processor);
+  print_seconds("load", m.loads);
+  print_seconds("first touch", m.touches);
+  const Seconds load = mean(m.loads);
+  const Seconds touch = mean(m.touches);
+  std::printf("ratio       %.2f, of processor seconds %.2f\n", load.wall / touch.wall,
+              load.processor / touch.processor);
   std::printf("peak memory %.2f GB; held: %.2f GB of its own, %.3f GB of mapped files\n",
               gigabytes(m.memory.peak_bytes), gigabytes(m.memory.anonymous_bytes), gigabytes(m.memory.file_bytes));
 }
 
-void print_json(const Measured& m, double touch_wall, double touch_processor) {
+void print_json(const Measured& m) {
+  const Seconds load = mean(m.loads);
+  const Seconds touch = mean(m.touches);
   std::printf(
       "{\"fileBytes\":%lld,\"weightBytes\":%lld,\"threads\":%d,\"loadSeconds\":%.4f,\"loadProcessorSeconds\":%.4f,"
       "\"firstTouchSeconds\":%.4f,\"firstTouchProcessorSeconds\":%.4f,\"ratio\":%.4f,\"processorRatio\":%.4f,"
       "\"peakBytes\":%lld,\"ownBytes\":%lld,\"mappedFileBytes\":%lld}\n",
       static_cast<long long>(m.file_bytes), static_cast<long long>(m.info.weight_resident_bytes), m.info.threads,
-      m.load.wall, m.load.processor, touch_wall, touch_processor, m.load.wall / touch_wall,
-      m.load.processor / touch_processor, static_cast<long long>(m.memory.peak_bytes),
-      static_cast<long long>(m.memory.anonymous_bytes), static_cast<long long>(m.memory.file_bytes));
+      load.wall, load.processor, touch.wall, touch.processor, load.wall / touch.wall, load.processor / touch.processor,
+      static_cast<long long>(m.memory.peak_bytes), static_cast<long long>(m.memory.anonymous_bytes),
+      static_cast<long long>(m.memory.file_bytes));
 }
 
 std::optional<Request> parse_arguments(int argc, char** argv) {
@@ -167,6 +185,8 @@ std::optional<Request> parse_arguments(int argc, char** argv) {
       request.options.isa = value;
     } else if (option == "--threads") {
       request.options.threads = std::atoi(value);
+    } else if (option == "--rounds") {
+      request.rounds = std::max(1, std::atoi(value));
     } else if (option == "--pause-s") {
       request.pause_s = std::atoi(value);
     } else {
@@ -189,10 +209,7 @@ int run_load(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", measured.error().message().c_str());
     return 1;
   }
-  const Measured& m = measured.value();
-  const double touch_wall = mean(m.touch_first.wall, m.touch_second.wall);
-  const double touch_processor = mean(m.touch_first.processor, m.touch_second.processor);
-  request->json ? print_json(m, touch_wall, touch_processor) : print_text(m, touch_wall, touch_processor);
+  request->json ? print_json(measured.value()) : print_text(measured.value());
   return 0;
 }
 
