@@ -175,7 +175,7 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
     Interrupt interrupt(poll);
     Forward forward(model, interrupt);
     for (int64_t done = 0; done < count;) {
-      const int64_t rows = std::min(model.pace.next, count - done);
+      const int64_t rows = model.pace.rows(count - done);
       const bool is_last = done + rows == count;
       const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
       float* to = want == RS_LOGITS_ALL ? logits + done * model.shape.config.vocab_rows : logits;

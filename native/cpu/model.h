@@ -18,16 +18,19 @@
 
 namespace ringside::cpu {
 
-// How many rows the next slab of a long call takes: as many as take about a second, so that progress stays lively, and
+// How many rows the next slab of a long call takes: as many as take a second or two, so that progress stays lively, and
 // no fewer than the experts need to be worth reading. No result depends on it.
 struct SlabPace {
   int64_t least = 512;
   int64_t most = kSlabRows;
   int64_t next = 512;
 
+  // Of a call with so many tokens left. A short rest is taken along: alone it would read all experts once more.
+  int64_t rows(int64_t left) const { return left <= next + next / 4 ? std::min(left, most) : next; }
+
   // A slab of `rows` took so long. One that was shorter than planned says too little.
   void took(int64_t rows, double seconds) {
-    constexpr double kSeconds = 1.0;
+    constexpr double kSeconds = 1.5;
     if (rows < next || seconds <= 0.0) return;
     const double in_time = std::min(static_cast<double>(rows) * kSeconds / seconds, static_cast<double>(2 * rows));
     next = std::clamp(static_cast<int64_t>(in_time) / kPageTokens * kPageTokens, least, most);

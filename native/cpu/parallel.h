@@ -54,13 +54,14 @@ class Parallel {
     });
   }
 
-  // body(row, worker) for cheap work on single rows; a decode step stays on the calling thread.
+  // body(row, worker) for work of a few microseconds on single rows. Two rows or one stay on the calling thread: waking
+  // another one's cache costs as much.
   template <class Body>
   void rows(int64_t count, const Body& body) {
-    constexpr int64_t kRowsPerJob = 16;
-    jobs((count + kRowsPerJob - 1) / kRowsPerJob, [&](int64_t job, int worker) {
-      const int64_t end = std::min(count, (job + 1) * kRowsPerJob);
-      for (int64_t row = job * kRowsPerJob; row < end; ++row) body(row, worker);
+    const int64_t rows_per_job = std::clamp<int64_t>(count / (2 * threads()), 2, 16);
+    jobs((count + rows_per_job - 1) / rows_per_job, [&](int64_t job, int worker) {
+      const int64_t end = std::min(count, (job + 1) * rows_per_job);
+      for (int64_t row = job * rows_per_job; row < end; ++row) body(row, worker);
     });
   }
 

@@ -188,21 +188,56 @@ TEST("many rows of few experts, wide and narrow, get the bits of single rows") {
   }
 }
 
-TEST("a slab takes about a second, within its limits") {
+TEST("a slab takes a second or two, within its limits, and takes a short rest along") {
   ringside::cpu::SlabPace pace;
   CHECK_EQ(pace.next, 512);
+  CHECK_EQ(pace.rows(100), 100);
+  CHECK_EQ(pace.rows(640), 640);
+  CHECK_EQ(pace.rows(641), 512);
   pace.took(512, 0.1);
   CHECK_EQ(pace.next, 1024);  // never more than twice at once
   pace.took(100, 0.001);
   CHECK_EQ(pace.next, 1024);  // a short one says nothing
-  pace.took(1024, 0.7);
+  pace.took(1024, 1.2);
   CHECK_EQ(pace.next, 1280);
   for (int i = 0; i < 10; ++i) pace.took(pace.next, 1e-3);
   CHECK_EQ(pace.next, pace.most);
+  CHECK_EQ(pace.rows(pace.most + 1), pace.most);
   pace.took(pace.next, 60.0);
   CHECK_EQ(pace.next, 512);
   pace.took(512, 0.0);
   CHECK_EQ(pace.next, 512);
+}
+
+TEST("what a pass needs besides weights and session stays small beside them") {
+  random_model::Shape mini;  // Ring-mini-linear-2.0
+  mini.config.vocab_rows = 157184;
+  mini.config.hidden = 2048;
+  mini.config.layers = 20;
+  mini.config.group = 5;
+  mini.config.heads = 16;
+  mini.config.kv_heads = 4;
+  mini.config.head_dim = 128;
+  mini.config.rotary_dim = 64;
+  mini.config.dense_width = 5120;
+  mini.config.expert_width = 512;
+  mini.config.shared_width = 512;
+  mini.config.experts = 256;
+  mini.config.experts_per_token = 8;
+  mini.config.expert_groups = 8;
+  mini.config.groups_per_token = 4;
+  mini.config.context_tokens = 32768;
+  rs_memory_plan plan{};
+  rs_error error{};
+  CHECK_EQ(rs_cpu_backend()->plan_memory(mini.ready(), RS_WEIGHT_Q4, 32, RS_KV_BF16, &plan, &error), 0);
+  std::printf("  mini, 4 bits: scratch %.0f MB, state %.0f MB, %.1f KB of keys and values a token\n",
+              static_cast<double>(plan.scratch_bytes) / 1e6, static_cast<double>(plan.state_bytes) / 1e6,
+              static_cast<double>(plan.kv_bytes_per_token) / 1e3);
+  const ringside::cpu::Shape shape(*mini.ready());
+  ringside::cpu::InputForms forms;
+  forms.groups_of_32 = true;
+  CHECK(ringside::cpu::Workspace::planned_bytes(shape, 2, forms) < 350'000'000);
+  CHECK(plan.scratch_bytes + 2 * plan.state_bytes + 32768 * plan.kv_bytes_per_token < 1'200'000'000);
 }
 
 TEST("decoding after a long prompt gives the bits of reading") {

@@ -1,12 +1,9 @@
 // Owns: every kernel against slow scalar arithmetic in double, over odd sizes and on each instruction set present.
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -14,7 +11,6 @@
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/rope.h"
 #include "cpu/kernels/router.h"
-#include "cpu/thread_pool.h"
 #include "random_model.h"
 
 namespace {
@@ -262,22 +258,6 @@ TEST("logits that are no numbers still give experts that exist") {
   for (const Choice& choice : {choose(shape, std::vector<float>(8, nan), std::vector<float>(8, 0.0f)),
                                choose(shape, {nan, 1, nan, 2, nan, nan, 3, 4}, std::vector<float>(8, 0.0f))}) {
     for (const int32_t expert : choice.experts) CHECK(expert >= 0 && expert < 8);
-  }
-}
-
-TEST("a pool runs every job once, also when regions follow each other quickly, and after a pause") {
-  ThreadPool pool;
-  CHECK(pool.start(3).ok());
-  CHECK_EQ(pool.threads(), 3);
-  for (int round = 0; round < 2000; ++round) {
-    if (round % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the workers park
-    const int64_t jobs = round % 40;
-    std::vector<std::atomic<int>> runs(static_cast<size_t>(jobs));
-    pool.run(jobs, [&](int64_t job, int worker) {
-      CHECK(worker >= 0 && worker < 3);
-      runs[static_cast<size_t>(job)].fetch_add(1);
-    });
-    for (const auto& count : runs) CHECK_EQ(count.load(), 1);
   }
 }
 
