@@ -6,9 +6,7 @@
 namespace ringside::tools {
 namespace {
 
-double bytes_of(const cpu::PackedMatrix& matrix) {
-  return static_cast<double>(cpu::packed_bytes(matrix));
-}
+double bytes_of(const cpu::PackedMatrix& matrix) { return static_cast<double>(cpu::packed_bytes(matrix)); }
 
 double bytes_of(const cpu::Mlp& mlp) { return bytes_of(mlp.gate) + bytes_of(mlp.up) + bytes_of(mlp.down); }
 
