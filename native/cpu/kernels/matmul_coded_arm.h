@@ -34,22 +34,20 @@ RS_INLINE void prefetch_codes(const uint8_t* codes) {
 struct CodedRows {
   const int8_t* values;
   int64_t stride;
-  int64_t low_offset;
   const float* scales;  // [rows, groups]
   const int32_t* sums;  // [rows, groups]
   int64_t groups;
+  int64_t low_offset;
   float* y;
   int64_t y_stride;
 
   RS_INLINE CodedRows from(const CodedRows& rows, int64_t row) {
-    return {rows.values + row * rows.stride,
-            rows.stride,
-            rows.low_offset,
-            rows.scales + row * rows.groups,
-            rows.sums + row * rows.groups,
-            rows.groups,
-            rows.y + row * rows.y_stride,
-            rows.y_stride};
+    CodedRows rest = rows;
+    rest.values += row * rows.stride;
+    rest.scales += row * rows.groups;
+    rest.sums += row * rows.groups;
+    rest.y += row * rows.y_stride;
+    return rest;
   }
 };
 
@@ -69,6 +67,21 @@ RS_INLINE void add_group(const int32x4_t* dots, const float* scales, bool has_of
   }
 }
 
+// dots[row][vector] over one group. Two-byte codes take a second pass, over weights that then lie in the nearest cache.
+template <class Machine, PackedFormat kFormat, int kRows, int kVecs>
+RS_INLINE void dot_codes(const uint8_t* codes, const CodedRows& rows, const int8_t* x, int64_t columns,
+                         int32x4_t (&dots)[kRows][kVecs]) {
+  Machine::template dot<kFormat, kRows, kVecs>(codes, x, rows.stride, columns, dots);
+  if (rows.low_offset == 0) return;
+  int32x4_t low[kRows][kVecs];
+  Machine::template dot<kFormat, kRows, kVecs>(codes, x + rows.low_offset, rows.stride, columns, low);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVecs; ++v) dots[r][v] = vaddq_s32(vshlq_n_s32(dots[r][v], 7), low[r][v]);
+  }
+}
+
 template <class Machine, PackedFormat kFormat, int kRows>
 RS_INLINE void multiply_coded_block(const PackedMatrix& w, const uint8_t* block, const CodedRows& rows) {
   constexpr int kVecs = Machine::vecs(kRows);
@@ -81,19 +94,8 @@ RS_INLINE void multiply_coded_block(const PackedMatrix& w, const uint8_t* block,
     const float* scales = reinterpret_cast<const float*>(block + code_bytes);
     for (int first = 0; first < kTileVecs; first += kVecs) {
       int32x4_t dots[kRows][kVecs];
-      Machine::template dot<kFormat, kRows, kVecs>(block + first * kCodeVecBytes, rows.values + group * w.group_columns,
-                                                   rows.stride, w.group_columns, dots);
-      if (rows.low_offset != 0) {
-        int32x4_t low[kRows][kVecs];
-        Machine::template dot<kFormat, kRows, kVecs>(block + first * kCodeVecBytes,
-                                                     rows.values + rows.low_offset + group * w.group_columns,
-                                                     rows.stride, w.group_columns, low);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-          for (int v = 0; v < kVecs; ++v) dots[r][v] = vaddq_s32(vshlq_n_s32(dots[r][v], 7), low[r][v]);
-        }
-      }
+      dot_codes<Machine, kFormat>(block + first * kCodeVecBytes, rows, rows.values + group * w.group_columns,
+                                  w.group_columns, dots);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const int64_t at = r * rows.groups + group;
@@ -120,7 +122,7 @@ template <class Machine>
 void matmul_coded_arm(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
                       float* y, int64_t y_stride, uint8_t*) {
   const uint8_t* codes = w.tiles + tile * w.tile_bytes();
-  CodedRows in = CodedRows::from({x.values, x.stride, x.low_offset, x.scales, x.sums, x.groups, y, 0}, first_row);
+  CodedRows in = CodedRows::from({x.values, x.stride, x.scales, x.sums, x.groups, x.low_offset, y, 0}, first_row);
   in.y_stride = y_stride;
   if (w.format == PackedFormat::kQ8) {
     multiply_coded_rows<Machine, PackedFormat::kQ8, Machine::kMostRows>(w, codes, in, rows);
