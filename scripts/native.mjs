@@ -9,7 +9,13 @@ import { findProgram, run } from "./process.mjs";
 const jobs = String(Math.max(1, os.availableParallelism()));
 
 /** What the native build is made from; the tests' sources too, because CMake configures them together. */
-const inputs = ["native", "test/native", "package-lock.json", "scripts/native-link.mjs", "scripts/elf.mjs"];
+export const nativeInputs = [
+  "native",
+  "test/native",
+  "package-lock.json",
+  "scripts/native-link.mjs",
+  "scripts/elf.mjs",
+];
 
 export async function configure(folder, options = {}) {
   const defines = {
@@ -42,7 +48,7 @@ export function buildNative({ tests = false } = {}) {
   return whenStale(
     {
       name: tests ? "native-tests" : "native",
-      inputs,
+      inputs: nativeInputs,
       outputs: ["dist/native/ringside.node", "build/native/ringside-tool"],
     },
     async () => {
@@ -56,8 +62,11 @@ export function buildNative({ tests = false } = {}) {
 /** The native tests under the address and undefined-behaviour sanitizers, in a folder of their own. */
 export function buildSanitized() {
   const folder = at("build", "native-sanitize");
-  return whenStale({ name: "native-sanitize", inputs, outputs: ["build/native-sanitize/CMakeCache.txt"] }, async () => {
-    await configure(folder, { RINGSIDE_SANITIZE: "ON", RINGSIDE_ADDON: "OFF" });
-    await compile(folder);
-  });
+  return whenStale(
+    { name: "native-sanitize", inputs: nativeInputs, outputs: ["build/native-sanitize/CMakeCache.txt"] },
+    async () => {
+      await configure(folder, { RINGSIDE_SANITIZE: "ON", RINGSIDE_ADDON: "OFF" });
+      await compile(folder);
+    },
+  );
 }

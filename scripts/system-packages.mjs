@@ -12,6 +12,8 @@ const needs = {
   // libFuzzer lies in the runtime library of clang, a package of its own (14: the version of Debian 12).
   fuzzer: { anyOf: ["clang++"], debian: ["clang", "libclang-rt-14-dev"] },
   clangFormat: { anyOf: ["clang-format"], debian: ["clang-format"] },
+  armCompiler: { anyOf: ["aarch64-linux-gnu-g++"], debian: ["g++-aarch64-linux-gnu"] },
+  armEmulator: { anyOf: ["qemu-aarch64-static", "qemu-aarch64"], debian: ["qemu-user-static"] },
   chromium: { anyOf: ["chromium", "chromium-browser", "google-chrome"], debian: ["chromium", "fonts-liberation"] },
 };
 

@@ -2,6 +2,7 @@
 // next ones. The last line counts what passed and what failed. Must never skip a step without saying so.
 import os from "node:os";
 import { listFiles } from "./freshness.mjs";
+import { armTests } from "./native-arm.mjs";
 import { buildSanitized } from "./native.mjs";
 import { expectedVsixFiles, filesInZip, packageVsix } from "./package.mjs";
 import { addonFile, at, vsixFile } from "./paths.mjs";
@@ -129,6 +130,7 @@ const steps = [
       return nativeTests("native-sanitize", names.length > 0 ? ["-E", `^(${names.join("|")})$`] : []);
     },
   ],
+  ["arm", "native tests for ARM under QEMU", () => armTests(os.availableParallelism())],
   [
     "rooms",
     "TypeScript tests of every room",
