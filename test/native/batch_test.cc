@@ -92,7 +92,7 @@ struct Seen {
 
 bool same(const Seen& a, const Seen& b) {
   const auto bits = [](const std::vector<float>& x, const std::vector<float>& y) {
-    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0);
   };
   return a.ids == b.ids && a.result.reason == b.result.reason && a.result.tokens == b.result.tokens &&
          a.held == b.held && bits(a.norms, b.norms) && bits(a.following, b.following) && a.going_on == b.going_on;
