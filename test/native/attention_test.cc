@@ -396,7 +396,7 @@ TEST("a chunk read in any pieces and its new state equal the recurrence") {
       std::vector<float> next = state;  // in place
       kernels->chunk_commit({k_columns.data(), v.data(), next.data(), decay.data(), d, next.data(), scratch.data()});
       for (size_t i = 0; i < next.size(); ++i)
-        check_close(next[i], s[i], 1e-5 * std::max(1.0, std::abs(s[i])), kernels->isa);
+        check_close(next[i], s[i], 3e-5 * std::max(1.0, std::abs(s[i])), kernels->isa);
     }
   }
 }

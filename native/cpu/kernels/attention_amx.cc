@@ -5,29 +5,14 @@
 
 #if defined(__AMX_BF16__)
 
+#include "cpu/kernels/amx_tiles.h"
 #include "cpu/kernels/attention_table.h"
+#include "cpu/kernels/chunk_attention_tiles.h"
 #include "cpu/kernels/softmax_attention_bf16.h"
 #include "cpu/kernels/softmax_attention_q8.h"
 
 namespace ringside::cpu {
 namespace {
-
-// The intrinsics do not tell the compiler which memory they read and write.
-RS_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
-
-// All tiles: `rows` of 64 bytes for the operands that have a row for each query, 16 for keys and values.
-RS_INLINE void configure_tiles(int64_t rows) {
-  struct alignas(64) {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {};
-  } configuration;
-  for (int tile = 0; tile < 8; ++tile) configuration.rows[tile] = tile < 6 ? static_cast<uint8_t>(rows) : 16;
-  settle_memory();
-  _tile_loadconfig(&configuration);
-}
 
 // A tile of keys or values.
 constexpr int64_t kTileBytes = 1024;
@@ -173,6 +158,8 @@ const AttentionKernels* amx_attention() {
     AttentionKernels table = attention_table("amx");
     table.gather_queries = gather_queries_tiles;
     table.key_block = key_block_tiles;
+    table.chunk_read = chunk_read_tiles;
+    table.chunk_commit = chunk_commit_tiles;
     return table;
   }();
   return &kKernels;

@@ -12,8 +12,12 @@ int64_t attention_scratch_bytes(const KvLayout& layout) {
   // Scores, probabilities and partial results of a group of rows. In whole numbers: of half as many, and then a row.
   const int64_t softmax =
       kQueryGroupRows * RS_PAGE_TOKENS * (kFloatBytes + kPairBytes) + kQueryGroupRows * channels * kFloatBytes;
-  // Scores of a chunk, and what its rows read from the state; or the weighted keys.
-  const int64_t chunk = RS_CHUNK_TOKENS * (RS_CHUNK_TOKENS + channels) * kFloatBytes;
+  // Scores of a chunk and two products in fp32; scores, queries and one operand once more in two halves, that one as
+  // tiles with a line to spare for each column.
+  const int64_t tokens = RS_CHUNK_TOKENS;
+  const int64_t largest_operand = channels * std::max(channels, tokens) + channels * kKvTileColumns;
+  const int64_t chunk =
+      (2 * tokens * tokens + 3 * tokens * channels + largest_operand) * kFloatBytes + channels * channels * kFloatBytes;
   return std::max(softmax, chunk);
 }
 
