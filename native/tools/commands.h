@@ -8,6 +8,7 @@ namespace ringside::tools {
 int run_quantize(int argc, char** argv);
 int run_bench(int argc, char** argv);
 int run_roofline(int argc, char** argv);
+int run_kernels(int argc, char** argv);
 int run_load(int argc, char** argv);
 int run_random_checkpoint(int argc, char** argv);
 

@@ -1,4 +1,4 @@
-// Owns: the roofline command and its two measurements.
+// Owns: the roofline command and its measurements.
 #include "tools/roofline.h"
 
 #include <algorithm>
@@ -63,17 +63,15 @@ double measure_read(const cpu::Kernels& kernels, cpu::ThreadPool& pool, const cp
   return rate / 1e9;
 }
 
-double measure_multiply(const cpu::Kernels& kernels, cpu::ThreadPool& pool) {
-  constexpr int64_t kSteps = 100'000;
+// `peak(steps)` returns its multiply-adds.
+template <class Peak>
+double measure_multiply(cpu::ThreadPool& pool, int64_t steps, const Peak& peak) {
   const int64_t jobs = pool.threads() * 8;
-  std::atomic<int64_t> flops{0};
+  std::atomic<int64_t> operations{0};
   const double rate = best_rate([&] {
-    flops.store(0);
-    pool.run(jobs, [&](int64_t job, int) {
-      float sink = static_cast<float>(job);
-      flops.fetch_add(2 * kernels.multiply_peak(kSteps, &sink));
-    });
-    return static_cast<double>(flops.load());
+    operations.store(0);
+    pool.run(jobs, [&](int64_t job, int) { operations.fetch_add(2 * peak(steps, job)); });
+    return static_cast<double>(operations.load());
   });
   return rate / 1e12;
 }
@@ -94,7 +92,14 @@ Result<Roofline> measure_roofline(int threads, const std::string& isa, int64_t r
   roofline.isa = kernels->isa;
   roofline.device = cpu::processor_name();
   roofline.read_gb_s = measure_read(*kernels, pool, block);
-  roofline.fp32_tflops = measure_multiply(*kernels, pool);
+  roofline.fp32_tflops = measure_multiply(pool, 100'000, [&](int64_t steps, int64_t job) {
+    float sink = static_cast<float>(job);
+    return kernels->multiply_peak(steps, &sink);
+  });
+  roofline.int8_tops = measure_multiply(pool, 20'000, [&](int64_t steps, int64_t job) {
+    auto sink = static_cast<int32_t>(job);
+    return kernels->multiply_int8_peak(steps, &sink);
+  });
   return roofline;
 }
 
@@ -120,12 +125,15 @@ int run_roofline(int argc, char** argv) {
     return 1;
   }
   if (json) {
-    std::printf("{\"read_gb_s\":%.2f,\"fp32_tflops\":%.4f,\"threads\":%d,\"isa\":%s,\"device\":%s}\n",
-                roofline->read_gb_s, roofline->fp32_tflops, roofline->threads, json::quote(roofline->isa).c_str(),
-                json::quote(roofline->device).c_str());
+    std::printf(
+        "{\"read_gb_s\":%.2f,\"fp32_tflops\":%.4f,\"int8_tops\":%.3f,\"threads\":%d,\"isa\":%s,\"device\":%s}\n",
+        roofline->read_gb_s, roofline->fp32_tflops, roofline->int8_tops, roofline->threads,
+        json::quote(roofline->isa).c_str(), json::quote(roofline->device).c_str());
   } else {
-    std::printf("%s, %s, %d threads\nread      %8.1f GB/s\nmultiply  %8.3f TFLOP/s (fp32)\n", roofline->device.c_str(),
-                roofline->isa.c_str(), roofline->threads, roofline->read_gb_s, roofline->fp32_tflops);
+    std::printf(
+        "%s, %s, %d threads\nread      %8.1f GB/s\nmultiply  %8.3f TFLOP/s (fp32)\nmultiply  %8.3f TOP/s (int8)\n",
+        roofline->device.c_str(), roofline->isa.c_str(), roofline->threads, roofline->read_gb_s, roofline->fp32_tflops,
+        roofline->int8_tops);
   }
   return 0;
 }

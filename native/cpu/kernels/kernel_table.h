@@ -25,6 +25,8 @@ constexpr Kernels kernel_table(const char* isa, const AttentionKernels* (*attent
       .quantize_rows = quantize_rows,
       .quantize_columns = quantize_columns,
       .rms_norm = rms_norm,
+      .rms_norm_quantize = rms_norm_quantize,
+      .silu_multiply_quantize = silu_multiply_quantize,
       .attention = attention,
       .silu = silu,
       .silu_multiply = silu_multiply,
@@ -32,6 +34,7 @@ constexpr Kernels kernel_table(const char* isa, const AttentionKernels* (*attent
       .add = add,
       .add_weighted_rows = add_weighted_rows,
       .multiply_peak = multiply_peak,
+      .multiply_int8_peak = multiply_int8_peak,
       .read_stream = read_stream,
   };
 }

@@ -55,11 +55,11 @@ struct PackedMatrix {
 // even. A group below 1e-33 is all zero with scale 0; one that holds an infinity or a NaN is all zero with that as its
 // scale.
 struct QuantizedRows {
-  int8_t* values;      // row r at r * stride; zero past the last column up to a whole group
-  int64_t stride;      // bytes, a multiple of 64
-  float* scales;       // [rows, groups]
-  int32_t* sums;       // [rows, groups]: of the group's codes
-  int64_t columns;     //
+  int8_t* values;   // row r at r * stride; zero past the last column up to a whole group
+  int64_t stride;   // bytes, a multiple of 64
+  float* scales;    // [rows, groups]
+  int32_t* sums;    // [rows, groups]: of the group's codes
+  int64_t columns;  //
   int64_t group_columns;
   int64_t groups;
   int64_t low_offset;  // bytes from a row's values to its low values, a multiple of 64; 0: there are none
@@ -88,6 +88,12 @@ struct Kernels {
                            const QuantizedRows& out);
   // out = x / sqrt(mean(x²) + eps) * weight; `out` may be `x`. One order of additions on every instruction set.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
+  // rms_norm of a row of out.columns into `normed`, and row `row` of `out` from it.
+  void (*rms_norm_quantize)(const float* x, const float* weight, float eps, float* normed, int64_t row,
+                            const QuantizedRows& out);
+  // silu_multiply of some columns, and these columns of a row of `out` from it, as quantize_columns.
+  void (*silu_multiply_quantize)(float* gate, const float* up, int64_t first_column, int64_t columns, int64_t row,
+                                 const QuantizedRows& out);
   const AttentionKernels* (*attention)();
   void (*silu)(float* x, int64_t count);                               // x = x sigmoid(x)
   void (*silu_multiply)(float* gate, const float* up, int64_t count);  // gate = silu(gate) up
@@ -96,8 +102,9 @@ struct Kernels {
   // sums[rows[r]] = sums[rows[r]] + weights[r] y[r], row after row, each of 64 columns.
   void (*add_weighted_rows)(const float* y, const int32_t* rows, const float* weights, int64_t count, float* sums);
 
-  // For the roofline: multiply-adds as fast as they go (returns their number), and a plain read of memory.
+  // For the roofline: multiply-adds as fast as they go (return their number), and a plain read of memory.
   int64_t (*multiply_peak)(int64_t steps, float* sink);
+  int64_t (*multiply_int8_peak)(int64_t steps, int32_t* sink);
   uint64_t (*read_stream)(const void* from, int64_t bytes);
 };
 

@@ -31,11 +31,14 @@ RS_INLINE float inverse_rms(const float* x, float eps, int64_t count) {
   return 1.0f / __builtin_sqrtf(lanes[0] / static_cast<float>(count) + eps);
 }
 
-void rms_norm(const float* x, const float* weight, float eps, int64_t count, float* out) {
-  const float inverse = inverse_rms(x, eps, count);
+RS_INLINE void scale_by_weight(const float* x, float inverse, const float* weight, int64_t count, float* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) store(out + i, load(x + i) * broadcast(inverse) * load(weight + i));
   for (; i < count; ++i) out[i] = x[i] * inverse * weight[i];
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t count, float* out) {
+  scale_by_weight(x, inverse_rms(x, eps, count), weight, count, out);
 }
 
 }  // namespace
