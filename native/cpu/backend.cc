@@ -94,7 +94,8 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   RS_CHECK(load_weights(model->shape, source, options, model->pool, model->weights));
   const int threads = model->pool.threads();
   InputForms forms = InputForms::of(model->weights.lm_head);
-  forms.floats = false;  // of the head's input there always are
+  forms.floats = false;             // of the head's input there always are
+  forms.has_8_bit_weights = false;  // its input has two bytes a code anyway
   for (const Layer& layer : model->weights.layers) forms.add(model->layer_forms.emplace_back(layer).buffers());
   RS_CHECK(Workspace::allocate(model->shape, threads, forms, model->workspace));
   RS_CHECK(grow_spares(*model, 1));

@@ -5,22 +5,31 @@
 
 namespace ringside::cpu {
 
-// Coded matrices read codes with the scale of each group of so many columns; the others read fp32.
+// Coded matrices read codes with the scale of each group of so many columns; the others read fp32. A code has one byte
+// for 4-bit weights, whose own rounding is far coarser, and two where any of the weights has 8 bits: rounding inputs to
+// one byte would cost such a model more than its weights' rounding does (docs/PERFORMANCE.md, alignment).
 struct InputForms {
   bool floats = false;
   bool groups_of_32 = false, groups_of_64 = false, groups_of_128 = false;
+  bool has_8_bit_weights = false;
+
+  int code_bytes() const { return has_8_bit_weights ? 2 : 1; }
 
   void add(const PackedMatrix& w) {
     if (w.rows == 0) return;
-    if (!w.is_coded()) floats = true;
-    if (w.is_coded())
-      (w.group_columns == 32 ? groups_of_32 : w.group_columns == 64 ? groups_of_64 : groups_of_128) = true;
+    if (!w.is_coded()) {
+      floats = true;
+      return;
+    }
+    (w.group_columns == 32 ? groups_of_32 : w.group_columns == 64 ? groups_of_64 : groups_of_128) = true;
+    has_8_bit_weights |= w.format == PackedFormat::kQ8;
   }
   void add(const InputForms& other) {
     floats |= other.floats;
     groups_of_32 |= other.groups_of_32;
     groups_of_64 |= other.groups_of_64;
     groups_of_128 |= other.groups_of_128;
+    has_8_bit_weights |= other.has_8_bit_weights;
   }
   static InputForms of(const PackedMatrix& w) {
     InputForms forms;

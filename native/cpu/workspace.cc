@@ -6,9 +6,8 @@
 namespace ringside::cpu {
 namespace {
 
-// Bytes of a code. What an MLP's down projection reads has outliers, for which one byte is too coarse; and nothing
-// smooths the rounding of what the output head reads, which costs little, for few rows have logits.
-constexpr int kCodeBytes = 1;
+// Bytes of a code where one is too coarse whatever the weights: what an MLP's down projection reads has outliers; and
+// nothing smooths the rounding of what the output head reads, which costs little, for few rows have logits.
 constexpr int kInnerCodeBytes = 2;
 constexpr int kHeadCodeBytes = 2;
 
@@ -52,7 +51,7 @@ void Workspace::carve(const Shape& shape, const InputForms& forms, Carver& carve
   carver.take(cosines, kSlabRows * (shape.config.rotary_dim / 2));
   carver.take(sines, kSlabRows * (shape.config.rotary_dim / 2));
   carver.take(normed, kSlabRows * hidden);
-  take_codes(input_codes, kSlabRows, std::max(hidden, shape.attention_width), forms, kCodeBytes, carver);
+  take_codes(input_codes, kSlabRows, std::max(hidden, shape.attention_width), forms, forms.code_bytes(), carver);
   // Never needed at the same time.
   Carver mlp = carver;
   Carver head = carver;
@@ -99,7 +98,11 @@ void Workspace::carve_worker(const Shape& shape, const InputForms& forms, Worker
   carver.take(worker.gate, kBlockRows * kInnerColumns);
   carver.take(worker.up, kBlockRows * kInnerColumns);
   carver.take(worker.mlp_sum, kSlabRows * kTileRows);
-  take_activations(worker.gathered, block_rows(hidden), hidden, forms, kCodeBytes, carver);
+  // The codes lie as in input_codes, from which they are copied.
+  worker.gathered.stride = hidden;
+  if (forms.floats) carver.take(worker.gathered.values, block_rows(hidden) * hidden);
+  take_codes(worker.gathered.codes, block_rows(hidden), std::max(hidden, shape.attention_width), forms,
+             forms.code_bytes(), carver);
   const KvLayout kv = attention_layout(shape);
   carver.take(worker.queries, query_rows * kv.query_bytes());
   carver.take(worker.maximum, query_rows);
