@@ -10,10 +10,11 @@
 namespace ringside::cpu {
 namespace {
 
-constexpr int64_t kAmxRows = 16;       // of a tile
-constexpr int64_t kAmxFewestRows = 4;  // below, the vector kernel is faster than tiles that are mostly empty
-constexpr int64_t kAmxPassRows = 64;   // pass a group of the weights while these, x and the sums are near
-constexpr int64_t kAmxOutputs = 32;    // whose weights stay in tiles while rows pass
+constexpr int64_t kAmxRows = 16;            // of a tile
+constexpr int64_t kAmxFewestRows = 4;       // below, the vector kernel is faster than tiles that are mostly empty
+constexpr int64_t kAmxFewestRowsOfQ4 = 12;  // widening the codes must pay too
+constexpr int64_t kAmxPassRows = 64;        // pass a group of the weights while these, x and the sums are near
+constexpr int64_t kAmxOutputs = 32;         // whose weights stay in tiles while rows pass
 constexpr int64_t kDotTileInts = kAmxRows * 16;
 
 // The intrinsics do not tell the compiler which memory they read and write.
@@ -186,7 +187,8 @@ void multiply_amx_rows(const PackedMatrix& w, const uint8_t* tile, const uint8_t
 
 void matmul_coded_amx(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
                       float* y, int64_t y_stride, uint8_t* scratch_bytes) {
-  if (rows < kAmxFewestRows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes);
+  const int64_t fewest_rows = w.format == PackedFormat::kQ4 ? kAmxFewestRowsOfQ4 : kAmxFewestRows;
+  if (rows < fewest_rows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes);
   const AmxScratch scratch = amx_scratch(scratch_bytes);
   const uint8_t* block = w.tiles + tile * w.tile_bytes();
   const uint8_t* codes = block;
