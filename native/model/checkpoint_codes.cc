@@ -1,6 +1,7 @@
 #include "model/checkpoint_codes.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -14,6 +15,7 @@ constexpr int64_t kRequantisedColumns = 128;
 // A word is 4 bytes, so a tile of 64 × 16 words touches 64 lines to write and 16 to read.
 constexpr size_t kTileRows = 64;
 constexpr size_t kTileWords = 16;
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
 int64_t bytes_of(WeightFormat format, int64_t values) {
   switch (format) {
@@ -30,19 +32,28 @@ int64_t bytes_of(WeightFormat format, int64_t values) {
   return 0;
 }
 
-int code_at(const Matrix& matrix, size_t row, size_t column) {
-  const size_t at = row * static_cast<size_t>(matrix.cols) + column;
-  if (matrix.format == WeightFormat::kQ8) return static_cast<int8_t>(matrix.data[at]);
-  return ((matrix.data[at / 2] >> (at % 2 * 4)) & 15) - 8;
+void unpack_row(const Matrix& matrix, size_t row, int8_t* out) {
+  const size_t cols = static_cast<size_t>(matrix.cols);
+  if (matrix.format == WeightFormat::kQ8) {
+    std::memcpy(out, matrix.data.data() + row * cols, cols);
+    return;
+  }
+  const uint8_t* pairs = matrix.data.data() + row * cols / 2;
+  for (size_t i = 0; i < cols / 2; ++i) {
+    out[2 * i] = static_cast<int8_t>((pairs[i] & 15) - 8);
+    out[2 * i + 1] = static_cast<int8_t>((pairs[i] >> 4) - 8);
+  }
 }
 
-void quantise_group(const double* values, size_t count, uint8_t* codes, float& scale) {
-  double largest = 0.0;
+void quantise_group(const float* values, size_t count, uint8_t* codes, float& scale) {
+  float largest = 0.0f;
   for (size_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(values[i]));
-  scale = static_cast<float>(largest / 127.0);
+  scale = largest / 127.0f;
+  const float divisor = scale == 0.0f ? 1.0f : scale;
   for (size_t i = 0; i < count; ++i) {
-    const double code = scale == 0.0f ? 0.0 : std::nearbyint(values[i] / static_cast<double>(scale));
-    codes[i] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(code, -127.0, 127.0)));
+    // The sum has no room for a fraction, so the addition rounds to the nearest whole number, which its low bits hold.
+    const float sum = values[i] / divisor + kRounder;
+    codes[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(sum));
   }
 }
 
@@ -95,12 +106,17 @@ void requantise(const std::vector<int32_t>& group_of, Matrix& matrix) {
   const size_t wide_groups = (cols + wide - 1) / wide;
   WeightBytes codes(rows * cols);
   std::vector<float> scales(rows * wide_groups);
-  std::vector<double> values(cols);
+  std::vector<int8_t> row_codes(cols);
+  std::vector<float> values(cols);
+  const std::vector<float> no_offsets(groups, 0.0f);
   for (size_t row = 0; row < rows; ++row) {
+    unpack_row(matrix, row, row_codes.data());
+    const float* row_scales = &matrix.scales[row * groups];
+    const float* row_offsets = matrix.offsets.empty() ? no_offsets.data() : &matrix.offsets[row * groups];
+    // Exact for scales of 16 bits: code, zero point and scale have fewer bits together than a float.
     for (size_t column = 0; column < cols; ++column) {
-      const size_t group = row * groups + static_cast<size_t>(group_of[column]);
-      const double offset = matrix.offsets.empty() ? 0.0 : static_cast<double>(matrix.offsets[group]);
-      values[column] = code_at(matrix, row, column) * static_cast<double>(matrix.scales[group]) + offset;
+      const int32_t group = group_of[column];
+      values[column] = static_cast<float>(row_codes[column]) * row_scales[group] + row_offsets[group];
     }
     for (size_t g = 0; g < wide_groups; ++g) {
       quantise_group(&values[g * wide], std::min(wide, cols - g * wide), &codes[row * cols + g * wide],

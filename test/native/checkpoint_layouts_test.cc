@@ -262,6 +262,7 @@ TEST("layouts: the CPU gives the writer's logits in every layout") {
     LoadOptions options;
     options.folder = folder_of(layout);
     options.backend = "cpu";
+    options.kv_format = KvFormat::kF32;
     const auto model = Model::load(options);
     if (!model.ok()) {
       check::fail(__FILE__, __LINE__, std::string(layout.folder) + ": " + model.error().message());
