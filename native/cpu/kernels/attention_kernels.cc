@@ -15,7 +15,8 @@ int64_t attention_scratch_bytes(const KvLayout& layout) {
   // Scores of a chunk and two products in fp32; scores, queries and one operand once more in two halves, that one as
   // tiles with a line to spare for each column.
   const int64_t tokens = RS_CHUNK_TOKENS;
-  const int64_t largest_operand = channels * std::max(channels, tokens) + channels * kKvTileColumns;
+  const int64_t widest = std::max(channels, tokens);
+  const int64_t largest_operand = widest * widest + widest * kKvTileColumns;
   const int64_t chunk =
       (2 * tokens * tokens + 3 * tokens * channels + largest_operand) * kFloatBytes + channels * channels * kFloatBytes;
   return std::max(softmax, chunk);

@@ -234,7 +234,9 @@ void chunk_read_tiles(const ChunkRead& chunk) {
   float* const from_chunk = take_floats(at, kTokens * d);
   const Split weights = take_rows(at, kTokens, kTokens);
   const Split q = take_rows(at, kTokens, d);
-  const Split room = take_tiles(at, d, d > kTokens ? d : kTokens);
+  // For the state [d, d], the keys [d, 64] and the values [64, d] in turn.
+  const int64_t widest = d > kTokens ? d : kTokens;
+  const Split room = take_tiles(at, widest, widest);
   const int64_t keys = chunk.first + chunk.rows;
   const int64_t d_depths = d / kSplitDepth;
   const int64_t d_columns = d / 16;
