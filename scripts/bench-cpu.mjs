@@ -11,16 +11,22 @@ import { Explained, isMain, main, say } from "./process.mjs";
 const usage = `node scripts/bench-cpu.mjs [--peer DIR] [--checkpoint DIR] [options]
 
   --peer DIR        folder of the side-by-side harness (peer-llama.mjs); without it the ratios are left out
-  --checkpoint DIR  a 4-bit checkpoint of the mini shape, for the peak memory; without it that row is left out
+  --checkpoint DIR  a 4-bit checkpoint of the mini shape, for loading and the peak memory; without it those are left out
   --threads N       of the mini runs (default 2); the nano runs take 1 and N
   --reps N          rounds of each run, at least 3 for figures worth keeping (default 3)
   --only NAMES      runs to do, by name, with commas
   --out DIR         where results are kept (default build/bench); a run whose result is there is not repeated
   --append          add the rows to docs/bench/
-  --dry-run         print the commands and stop`;
+  --dry-run         print the commands, those of folders that were not given too, and stop`;
 
 const tool = at("build", "native", "ringside-tool");
 const cli = at("dist", "cli.js");
+
+/** The last function of each file of the sample repository. */
+const quotedFunctions = [
+  ...["countWorkdays", "formatAmount", "largestDebtors", "articlesToReorder", "mergeLedgers", "invoiceFooter"],
+  ...["packParcels", "countriesWithRateFrom"],
+];
 
 /** One run: what it measures, and the command line behind it. */
 function runs({ threads, reps, out, peer, checkpoint }) {
@@ -52,6 +58,16 @@ function runs({ threads, reps, out, peer, checkpoint }) {
     isReport: true,
     command: [process.execPath, cli, "bench", "--align", "--json", "--tokens", "512", ...options],
   });
+  const lookup = (name, ...options) => ({
+    name,
+    isPeer: false,
+    isReport: true,
+    command: [
+      ...[process.execPath, cli, "bench", "--lookup", "--json", "--threads", String(threads), "--reps", String(reps)],
+      ...["--repo", at("test", "workbench", "workspace"), ...options],
+      ...quotedFunctions.flatMap((called) => ["--question", `Show me the code of ${called}.`]),
+    ],
+  });
   const miniOwn = ["--shape", "mini", "--quant", "q4"];
   const list = [
     side("mini-softmax", mini("mini-softmax"), ""),
@@ -67,8 +83,18 @@ function runs({ threads, reps, out, peer, checkpoint }) {
     own("nano-sequences", ..."--shape nano --prompt 0 --generate 64 --depths 512 --sequences 8".split(" ")),
     align("align"),
     align("align-kv8", "--kv", "q8"),
+    lookup("lookup"),
+    lookup("lookup-answer", "--effort", "off"),
   ];
   if (checkpoint !== undefined) {
+    list.push({
+      name: "mini-load",
+      isPeer: false,
+      isReport: true,
+      command: [
+        ...[tool, "load", "--json", "--model", checkpoint, "--threads", String(threads), "--rounds", String(reps)],
+      ],
+    });
     list.push(own("mini-memory", "--model", checkpoint, ..."--prompt 0 --generate 64 --depths 32768".split(" ")));
   }
   return list.filter(({ isPeer }) => !isPeer || peer !== undefined);
@@ -101,8 +127,11 @@ function figures({ threads, checkpoint }) {
     return paths === undefined ? undefined : pick(...paths.map((one) => one[key]));
   };
   const memory = (of) => {
-    const peak = row("mini-memory", "tg64", 32768, "rss_anonymous_bytes")(of);
-    return peak === undefined ? undefined : (peak - folderBytes(checkpoint)) / 1e9;
+    const [peak, mapped] = ["peak_rss_bytes", "rss_file_bytes"].map((key) =>
+      row("mini-memory", "tg64", 32768, key)(of),
+    );
+    if (peak === undefined || mapped === undefined || checkpoint === undefined) return undefined;
+    return (peak - mapped - folderBytes(checkpoint)) / 1e9;
   };
   const lightning = ["mini-lightning", "mini-lightning-256"];
   return [
@@ -126,7 +155,10 @@ function figures({ threads, checkpoint }) {
     ["mean KL to the reference, nano", "<=", 1e-3, aligned("align", "mean_kl", Math.max)],
     ["top-1 agreement with the reference, nano", ">=", 0.99, aligned("align", "top1", Math.min)],
     ["mean KL to the reference, nano, 8-bit KV", "", undefined, aligned("align-kv8", "mean_kl", Math.max)],
-    ["own memory at 32768 over the file's size, GB", "<=", 1.2, memory],
+    ["prompt lookup, nano, reasoning and answer, ratio", ">=", 2, (of) => of("lookup")?.ratio],
+    ["prompt lookup, nano, answer alone, ratio", ">=", 2, (of) => of("lookup-answer")?.ratio],
+    ["load of mini 4-bit to first touch", "<=", 1.3, (of) => of("mini-load")?.ratio],
+    ["peak memory to depth 32768 over file size, GB", "<=", 1.2, memory],
   ];
 }
 
@@ -189,14 +221,16 @@ if (isMain(import.meta)) {
     });
     if (values.help) return process.stdout.write(`${usage}\n`);
     const full = (folder) => (folder === undefined ? undefined : path.resolve(folder));
+    const isDry = values["dry-run"];
     const settings = {
       ...{ threads: Number(values.threads), reps: Number(values.reps), out: path.resolve(values.out) },
-      ...{ peer: full(values.peer), checkpoint: full(values.checkpoint) },
+      peer: full(values.peer) ?? (isDry ? "PEER" : undefined),
+      checkpoint: full(values.checkpoint) ?? (isDry ? "MINI" : undefined),
     };
     const wanted = values.only?.split(",");
     const chosen = runs(settings).filter(({ name }) => wanted === undefined || wanted.includes(name));
     if (chosen.length === 0) throw new Explained(`There is no such run.\n${usage}`);
-    if (values["dry-run"]) {
+    if (isDry) {
       for (const { command } of chosen) {
         process.stdout.write(`${command.map((part) => (/ /.test(part) ? `'${part}'` : part)).join(" ")}\n`);
       }

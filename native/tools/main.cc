@@ -12,12 +12,9 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"quantize", ringside::tools::run_quantize},
-    {"bench", ringside::tools::run_bench},
-    {"roofline", ringside::tools::run_roofline},
-    {"kernels", ringside::tools::run_kernels},
-    {"load", ringside::tools::run_load},
-    {"random-checkpoint", ringside::tools::run_random_checkpoint},
+    {"quantize", ringside::tools::run_quantize}, {"bench", ringside::tools::run_bench},
+    {"roofline", ringside::tools::run_roofline}, {"kernels", ringside::tools::run_kernels},
+    {"load", ringside::tools::run_load},         {"random-checkpoint", ringside::tools::run_random_checkpoint},
 };
 
 }  // namespace

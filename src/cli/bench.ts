@@ -1,10 +1,12 @@
 // Owns: `ringside bench`: its help, and what becomes of the rows; the measuring is the native tool's.
 import * as path from "node:path";
 import { failure } from "../protocol/errors";
-import { parseCommand, UsageError } from "./arguments";
+import { choiceOption, integerOption, loadRequest, parseCommand, UsageError } from "./arguments";
 import { ownRows, readOwnRows, readPeerRows } from "./benchFiles";
+import { measureLookup, showLookup } from "./benchLookup";
 import { appendToTable } from "./benchTable";
 import type { BenchRow } from "./benchTable";
+import { withEngine } from "./engine";
 import { runNativeTool } from "./nativeTool";
 import { places } from "./places";
 
@@ -36,7 +38,13 @@ With --rows FILE instead, the rows that bench --json printed earlier.
 ringside bench --align [--model DIR] [--text FILE] [--tokens N] [--kv NAME] [--isa NAME] [--threads N] [--json]
 
 Compares chunked prefill, step decode and batched decode with the float64 reference on the same tokens (default: the
-first 256 of the README) and the same weights (default: the embedded model). Exit code 1 when the three differ in a bit.`;
+first 256 of the README) and the same weights (default: the embedded model). Exit code 1 when the three differ in a bit.
+
+ringside bench --lookup --repo DIR --question TEXT [--question TEXT …] [--effort off|high] [--generate N] [--reps N]
+                        [--model DIR] [--kv NAME] [--isa NAME] [--threads N] [--json]
+
+Answers the questions with and without prompt lookup in turns, each in at most N tokens (default 256), and prints how much
+faster the tokens come with it. Exit code 1 when they are not the same.`;
 
 const options = {
   shape: { type: "string" },
@@ -59,6 +67,10 @@ const options = {
   align: { type: "boolean" },
   text: { type: "string" },
   tokens: { type: "string" },
+  lookup: { type: "boolean" },
+  repo: { type: "string" },
+  question: { type: "string", multiple: true },
+  effort: { type: "string" },
   json: { type: "boolean" },
 } as const;
 
@@ -68,6 +80,7 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
     if (values.append === true) throw new UsageError("--align measures no speed that --append could add.");
     return align(arguments_, values);
   }
+  if (values.lookup === true) return lookup(values);
   const { peer, rows: file } = values;
   if (peer !== undefined || file !== undefined) {
     if (values.append !== true) throw new UsageError("--peer and --rows give rows to add; say --append too.");
@@ -95,6 +108,29 @@ async function align(
   const model = values.model === undefined ? ["--model", places.embeddedModel] : [];
   const text = values.text === undefined ? ["--text", path.join(places.root, "README.md")] : [];
   return (await runNativeTool(["bench", ...arguments_, ...model, ...text])).exitCode;
+}
+
+async function lookup(
+  values: Parameters<typeof loadRequest>[0] & {
+    readonly [name in "repo" | "effort" | "generate" | "reps"]?: string | undefined;
+  } & { readonly question?: readonly string[] | undefined } & {
+    readonly [name in "append" | "json"]?: boolean | undefined;
+  },
+): Promise<number> {
+  const { repo: repository, question: texts } = values;
+  if (repository === undefined || texts === undefined) {
+    throw new UsageError("--lookup needs --repo DIR and --question TEXT.");
+  }
+  if (values.append === true) throw new UsageError("--lookup measures no row that --append could add.");
+  const effort = choiceOption(values.effort, "--effort", ["off", "high"], "high");
+  const maxTokens = integerOption(values.generate, "--generate", [2, 1 << 24], 256);
+  const rounds = integerOption(values.reps, "--reps", [1, 1_000], 3);
+  const load = loadRequest(values);
+  const report = await withEngine((engine) =>
+    measureLookup(engine, load, { repository, texts, effort, maxTokens }, rounds),
+  );
+  await showLookup(report, values.json === true);
+  return report.identical ? 0 : 1;
 }
 
 async function add(rows: readonly BenchRow[]): Promise<void> {

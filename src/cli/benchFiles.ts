@@ -77,7 +77,7 @@ function middle(rows: readonly BenchRow[]): BenchRow {
   return Object.fromEntries(entries);
 }
 
-function median(numbers: readonly number[]): number {
+export function median(numbers: readonly number[]): number {
   const sorted = [...numbers].sort((a, b) => a - b);
   const half = sorted.length >> 1;
   const upper = sorted[half] ?? Number.NaN;

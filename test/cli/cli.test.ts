@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
+import type { LookupReport } from "../../src/cli/benchLookup";
 import { addonPath, bundle, nanoFolder, root, scratchFolder, tinyModel } from "../engine/engineUnderTest";
 
 /** An installation laid out as the real one, with bundles of the sources. */
@@ -225,4 +226,21 @@ test("bench --align reports what the fast paths lose to the reference, and that 
   assert.equal(missing.exitCode, 1);
   assert.match(missing.err, /none/);
   assert.equal((await ringside(["bench", "--align", "--append"])).exitCode, 2);
+});
+
+test("bench --lookup answers each question with the same tokens twice, and tells how many drafts were right", async () => {
+  const repo = path.join(root, "test", "workbench", "workspace");
+  const questions = ["includedTax", "packParcels"].flatMap((name) => ["--question", `Show me the code of ${name}.`]);
+  const options = ["--json", "--effort", "off", "--generate", "100", "--reps", "1"];
+  const { exitCode, out, err } = await ringside(["bench", "--lookup", "--repo", repo, ...questions, ...options]);
+  assert.equal(exitCode, 0, err);
+  const report = JSON.parse(out) as LookupReport;
+  assert.equal(report.identical, true);
+  assert.equal(report.questions, 2);
+  assert.ok(report.tokens > 20 && report.tokens <= 200, out);
+  assert.ok(report.accepted > 0 && report.accepted <= report.drafted && report.accepted < report.tokens, out);
+  assert.ok(report.tok_s > 0 && report.tok_s_without > 0 && report.ratios.length === 1, out);
+  for (const wrong of [["--repo", repo], questions, ["--repo", repo, ...questions, "--append"]]) {
+    assert.equal((await ringside(["bench", "--lookup", ...wrong])).exitCode, 2, wrong.join(" "));
+  }
 });
