@@ -7,6 +7,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { at } from "./paths.mjs";
 import { Explained, isMain, main, say } from "./process.mjs";
+import { setUp } from "./setup.mjs";
 
 const usage = `node scripts/bench-cpu.mjs [--peer DIR] [--checkpoint DIR] [options]
 
@@ -236,6 +237,7 @@ if (isMain(import.meta)) {
       }
       return;
     }
+    await setUp(); // What is measured is today's code.
     fs.mkdirSync(settings.out, { recursive: true });
     for (const run of chosen) measure(run, settings.out);
     if (values.append) for (const run of chosen) append(run, settings.out);

@@ -123,17 +123,17 @@ Result<Measured> measure(const Request& request) {
   return measured;
 }
 
-Seconds mean(const std::vector<Seconds>& of) {
-  Seconds sum;
-  for (const Seconds& each : of) {
-    sum.wall += each.wall / static_cast<double>(of.size());
-    sum.processor += each.processor / static_cast<double>(of.size());
-  }
-  return sum;
+double median(const std::vector<Seconds>& of, double Seconds::*part) {
+  std::vector<double> sorted;
+  for (const Seconds& each : of) sorted.push_back(each.*part);
+  std::sort(sorted.begin(), sorted.end());
+  return (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2.0;
 }
 
+Seconds median(const std::vector<Seconds>& of) { return {median(of, &Seconds::wall), median(of, &Seconds::processor)}; }
+
 void print_seconds(const char* what, const std::vector<Seconds>& of) {
-  const Seconds all = mean(of);
+  const Seconds all = median(of);
   std::printf("%-11s %.2f s, %.2f s of processor; each:", what, all.wall, all.processor);
   for (const Seconds& each : of) std::printf(" %.2f (%.2f)", each.wall, each.processor);
   std::printf("\n");
@@ -147,8 +147,8 @@ void print_text(const Measured& m) {
               gigabytes(m.info.weight_resident_bytes));
   print_seconds("load", m.loads);
   print_seconds("first touch", m.touches);
-  const Seconds load = mean(m.loads);
-  const Seconds touch = mean(m.touches);
+  const Seconds load = median(m.loads);
+  const Seconds touch = median(m.touches);
   std::printf("ratio       %.2f, of processor seconds %.2f\n", load.wall / touch.wall,
               load.processor / touch.processor);
   std::printf("peak memory %.2f GB; held: %.2f GB of its own, %.3f GB of mapped files\n",
@@ -156,8 +156,8 @@ void print_text(const Measured& m) {
 }
 
 void print_json(const Measured& m) {
-  const Seconds load = mean(m.loads);
-  const Seconds touch = mean(m.touches);
+  const Seconds load = median(m.loads);
+  const Seconds touch = median(m.touches);
   std::printf(
       "{\"fileBytes\":%lld,\"weightBytes\":%lld,\"threads\":%d,\"loadSeconds\":%.4f,\"loadProcessorSeconds\":%.4f,"
       "\"firstTouchSeconds\":%.4f,\"firstTouchProcessorSeconds\":%.4f,\"ratio\":%.4f,\"processorRatio\":%.4f,"
