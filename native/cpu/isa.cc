@@ -21,7 +21,8 @@ namespace {
 constexpr const char* kNames[] = {"plain",      "avx2", "avxvnni", "avx512",  "avx512vnni",
                                   "avx512bf16", "amx",  "neon",    "dotprod", "i8mm"};
 
-// Tests have run these under an emulator only, never on hardware, so nobody gets them without asking by name.
+// Tests have run ARM's tables under an emulator only, never on hardware. These two have instructions that a processor
+// may lack, so nobody gets them without asking by name. NEON no 64-bit ARM lacks: the compiler puts it everywhere.
 constexpr const char* kOnlyEmulated[] = {"dotprod", "i8mm"};
 
 bool runs_avx2() {

@@ -12,7 +12,7 @@ namespace ringside::cpu {
 // Every table that this build has and this processor can run, slowest first.
 std::vector<const Kernels*> available_kernels();
 
-// False for a table that has never run on hardware, only under an emulator.
+// False for a table of optional instructions that has never run on hardware, only under an emulator.
 bool runs_by_default(const Kernels& table);
 
 // The best available table that runs by default for "", else the named one: plain, avx2, avxvnni, avx512, avx512vnni,

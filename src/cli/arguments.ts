@@ -29,7 +29,8 @@ export const modelOptions = {
 
 /** The rest of the help line of --isa, which two commands have. */
 export const isaHelp = `default: the best of this machine; else one of
-                       ${isaNames.join(", ")}`;
+                       ${isaNames.join(", ")};
+                       dotprod and i8mm have run under an emulator only, so they are never the default`;
 
 export const modelHelp = `  --model DIR          a checkpoint folder; without it, the embedded nano model
   --backend NAME       auto (default), cpu or reference
