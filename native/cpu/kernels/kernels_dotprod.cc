@@ -12,6 +12,7 @@ const Kernels* dotprod_kernels() {
     Kernels table = *neon_kernels();
     table.isa = "dotprod";
     table.matmul_coded = matmul_coded_arm<SdotMachine>;
+    table.multiply_int8_peak = multiply_int8_peak_arm<SdotMachine>;
     return table;
   }();
   return &kKernels;

@@ -32,6 +32,9 @@ struct SmmlaMachine {
   // Sixteen sums of two rows and two outputs; one row: see dot.
   static constexpr int vecs(int rows) { return rows == 1 ? SdotMachine::vecs(1) : kTileVecs / rows; }
 
+  static constexpr int64_t kProducts = 32;
+  RS_INLINE int32x4_t add_products(int32x4_t sums, int8x16_t a, int8x16_t b) { return vmmlaq_s32(sums, a, b); }
+
   template <PackedFormat kFormat, int kRows, int kVecs>
   RS_INLINE void dot(const uint8_t* codes, const int8_t* x, int64_t x_stride, int64_t columns,
                      int32x4_t (&dots)[kRows][kVecs]) {
@@ -88,6 +91,7 @@ const Kernels* i8mm_kernels() {
     Kernels table = *neon_kernels();
     table.isa = "i8mm";
     table.matmul_coded = matmul_coded_arm<SmmlaMachine>;
+    table.multiply_int8_peak = multiply_int8_peak_arm<SmmlaMachine>;
     return table;
   }();
   return &kKernels;

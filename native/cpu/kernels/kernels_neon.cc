@@ -16,6 +16,11 @@ struct NeonMachine {
   static constexpr int kMostRows = 2;
   static constexpr int vecs(int rows) { return 8 / rows; }  // sixteen vectors of sums in 32 registers
 
+  static constexpr int64_t kProducts = 8;
+  RS_INLINE int32x4_t add_products(int32x4_t sums, int8x16_t a, int8x16_t b) {
+    return vreinterpretq_s32_s16(vmlal_s8(vreinterpretq_s16_s32(sums), vget_low_s8(a), vget_low_s8(b)));
+  }
+
   template <PackedFormat kFormat, int kRows, int kVecs>
   RS_INLINE void dot(const uint8_t* codes, const int8_t* x, int64_t x_stride, int64_t columns,
                      int32x4_t (&dots)[kRows][kVecs]) {
@@ -129,6 +134,7 @@ const Kernels* neon_kernels() {
   static const Kernels kKernels = [] {
     Kernels table = kernel_table("neon", neon_attention);
     table.matmul_coded = matmul_coded_arm<NeonMachine>;
+    table.multiply_int8_peak = multiply_int8_peak_arm<NeonMachine>;
     return table;
   }();
   return &kKernels;

@@ -8,6 +8,7 @@
 //   dot<kFormat, kRows, kVecs>(codes, x, x_stride, columns, dots)
 //                              dots[row][vector] = Σ code · value over one group, from the first vector at `codes`;
 //                              of kQ4 the codes as they are stored, 8 too high
+//   add_products(sums, a, b)   its fastest instruction, of kProducts products, for the roofline
 #pragma once
 
 #include "cpu/kernels/kernels.h"
@@ -129,6 +130,22 @@ void matmul_coded_arm(const PackedMatrix& w, int64_t tile, const QuantizedRows& 
   } else {
     multiply_coded_rows<Machine, PackedFormat::kQ4, Machine::kMostRows>(w, codes, in, rows);
   }
+}
+
+template <class Machine>
+int64_t multiply_int8_peak_arm(int64_t steps, int32_t* sink) {
+  constexpr int kChains = 16;  // more than latency times throughput of every core we know
+  int32x4_t sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = vdupq_n_s32(c);
+  const int8x16_t a = vdupq_n_s8(static_cast<int8_t>(sink[0]));
+  const int8x16_t b = vdupq_n_s8(static_cast<int8_t>(sink[0] | 1));
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) sums[c] = Machine::add_products(sums[c], a, b);
+  }
+  for (int c = 1; c < kChains; ++c) sums[0] = vaddq_s32(sums[0], sums[c]);
+  sink[0] = vaddvq_s32(sums[0]);
+  return steps * kChains * Machine::kProducts;
 }
 
 }  // namespace

@@ -11,6 +11,9 @@ struct SdotMachine {
   // Sixteen sums in 32 registers: enough to hide the latency of each.
   static constexpr int vecs(int rows) { return kTileVecs / rows; }
 
+  static constexpr int64_t kProducts = 16;
+  RS_INLINE int32x4_t add_products(int32x4_t sums, int8x16_t a, int8x16_t b) { return vdotq_s32(sums, a, b); }
+
   template <PackedFormat kFormat, int kRows, int kVecs>
   RS_INLINE void dot(const uint8_t* codes, const int8_t* x, int64_t x_stride, int64_t columns,
                      int32x4_t (&dots)[kRows][kVecs]) {
