@@ -26,10 +26,6 @@ Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); 
 const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
 const Snapshot& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Snapshot*>(snapshot); }
 
-int64_t page_list_bytes(const Model& model, const std::vector<std::shared_ptr<Page>>& pages) {
-  return static_cast<int64_t>(pages.size()) * Page::planned_bytes(model.shape, model.kv_format);
-}
-
 Status check_kv_format(int32_t format) {
   if (format >= RS_KV_BF16 && format <= RS_KV_Q8) return Unit{};
   return Error{ErrorKind::kArgumentInvalid, "key-value format", "0..2", std::to_string(format)};
@@ -136,7 +132,7 @@ int64_t position(const rs_session* session) { return of(session).position; }
 
 int64_t session_bytes(const rs_session* handle) {
   const Session& session = of(handle);
-  return session.state.bytes() + page_list_bytes(*session.model, session.pages);
+  return session.state.bytes() + block_bytes(session.pages);
 }
 
 Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
@@ -295,7 +291,7 @@ int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_
 int64_t snapshot_position(const rs_snapshot* snapshot) { return of(snapshot).position; }
 int64_t snapshot_bytes(const rs_snapshot* handle) {
   const Snapshot& snapshot = of(handle);
-  return snapshot.s.bytes() + page_list_bytes(*static_cast<const Model*>(snapshot.model), snapshot.pages);
+  return snapshot.s.bytes() + block_bytes(snapshot.pages);
 }
 void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 

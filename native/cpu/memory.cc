@@ -12,7 +12,6 @@ namespace ringside::cpu {
 namespace {
 
 constexpr int64_t kArenaBlockBytes = int64_t{256} << 20;
-constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 // A multiple of every ordinary page of every system.
 constexpr int64_t kPageBytes = int64_t{64} << 10;
 

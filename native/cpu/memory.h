@@ -11,6 +11,8 @@
 namespace ringside::cpu {
 
 inline constexpr int64_t kCacheLineBytes = 64;
+// Memory of this length or more begins at a multiple of it and lies in huge pages, where the system has them.
+inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 class MappedMemory {
  public:
