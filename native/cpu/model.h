@@ -18,7 +18,7 @@
 
 namespace ringside::cpu {
 
-// How many rows the next slab of a long call takes: as many as take a second or two, so that progress stays lively, and
+// How many rows the next slab of a long call takes: as many as take a few seconds, so that progress stays lively, and
 // no fewer than the experts need to be worth reading. No result depends on it.
 struct SlabPace {
   int64_t least = 512;
@@ -30,7 +30,7 @@ struct SlabPace {
 
   // A slab of `rows` took so long. One that was shorter than planned says too little.
   void took(int64_t rows, double seconds) {
-    constexpr double kSeconds = 1.5;
+    constexpr double kSeconds = 4.0;
     if (rows < next || seconds <= 0.0) return;
     const double in_time = std::min(static_cast<double>(rows) * kSeconds / seconds, static_cast<double>(2 * rows));
     next = std::clamp(static_cast<int64_t>(in_time) / kPageTokens * kPageTokens, least, most);

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kAmxRows = 16;            // of a tile
 constexpr int64_t kAmxFewestRows = 4;       // below, the vector kernel is faster than tiles that are mostly empty
 constexpr int64_t kAmxFewestRowsOfQ4 = 12;  // widening the codes must pay too
-constexpr int64_t kAmxPassRows = 64;        // pass a group of the weights while these, x and the sums are near
+constexpr int64_t kAmxPassTiles = 4;        // of rows pass a group of the weights while these, x and the sums are near
 constexpr int64_t kAmxOutputs = 32;         // whose weights stay in tiles while rows pass
 constexpr int64_t kDotTileInts = kAmxRows * 16;
 
@@ -106,9 +106,9 @@ RS_INLINE void load_weight_tiles(const uint8_t* codes, int64_t depth) {
   }
 }
 
-// Dots of a tile of rows with these weights.
+// Dots of a tile of rows with these weights, into tiles 0 and 1.
 template <int kSteps>
-RS_INLINE void multiply_tiles(const int8_t* x, int64_t x_stride, int32_t* dots) {
+RS_INLINE void multiply_tiles(const int8_t* x, int64_t x_stride) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_loadd(2, x, x_stride);
@@ -119,95 +119,116 @@ RS_INLINE void multiply_tiles(const int8_t* x, int64_t x_stride, int32_t* dots) 
     _tile_dpbssd(0, 3, 6);
     _tile_dpbssd(1, 3, 7);
   }
+}
+
+RS_INLINE void store_dots(int32_t* dots) {
   _tile_stored(0, dots, 64);
   _tile_stored(1, dots + kDotTileInts, 64);
 }
 
 struct AmxScratch {
-  float* sums;     // [64, 64]
+  float* sums;     // [4 tiles, 16 rows, 64]
   int32_t* dots;   // two times four tiles
-  uint8_t* panel;  // kQ4: the tile's codes as signed bytes
+  uint8_t* codes;  // kQ4: two groups' codes as signed bytes
 };
 
 RS_INLINE AmxScratch amx_scratch(uint8_t* bytes) {
   float* sums = reinterpret_cast<float*>(bytes);
-  int32_t* dots = reinterpret_cast<int32_t*>(sums + kAmxPassRows * kTileRows);
+  int32_t* dots = reinterpret_cast<int32_t*>(sums + kAmxPassTiles * kAmxRows * kTileRows);
   return {sums, dots, reinterpret_cast<uint8_t*>(dots + 8 * kDotTileInts)};
 }
 
-// `rows` of x from `first_row`, at most 64, in tiles of `tile_rows` that divide them. While the tiles of one step
-// multiply, the dots of the step before are added to the sums.
+// The rows of a call, cut into tiles of equal height; the last one begins early rather than be shorter, and does rows
+// once more, each time with the same sums.
+struct RowTiles {
+  int64_t count;
+  int64_t height;
+  int64_t rows;
+  int64_t first_row(int64_t tile) const { return (tile + 1) * height <= rows ? tile * height : rows - height; }
+};
+
+RS_INLINE RowTiles row_tiles(int64_t rows) {
+  const int64_t count = (rows + kAmxRows - 1) / kAmxRows;
+  return {count, (rows + count - 1) / count, rows};
+}
+
+// At most four tiles of rows from `first_tile`. A group's codes are widened while the group before multiplies, so that
+// they lie in the nearest cache; while the tiles of one step multiply, the dots of the step before are added to the
+// sums.
 template <int kSteps, bool kIsWide>
-void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* codes, const QuantizedRows& x,
-                       int64_t first_row, int64_t rows, int64_t tile_rows, const AmxScratch& scratch, float* y,
-                       int64_t y_stride) {
+void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const QuantizedRows& x, int64_t first_row,
+                       const RowTiles& tiles, int64_t first_tile, int64_t tile_count, const AmxScratch& scratch) {
   const int64_t depth = w.group_columns / kSteps;
-  const int64_t codes_stride = w.format == PackedFormat::kQ4 ? w.group_columns * kTileRows : w.block_bytes();
-  __builtin_memset(scratch.sums, 0, static_cast<unsigned long>(rows * kTileRows) * sizeof(float));
+  const bool is_q4 = w.format == PackedFormat::kQ4;
+  __builtin_memset(scratch.sums, 0, static_cast<unsigned long>(tile_count * kAmxRows * kTileRows) * sizeof(float));
+  const auto codes_of = [&](int64_t group) -> const uint8_t* {
+    if (!is_q4) return tile + group * w.block_bytes();
+    return scratch.codes + group % 2 * w.group_columns * kTileRows;
+  };
+  // One group ahead: what was only just stored cannot be loaded into a tile before it has reached the cache.
+  const auto widen = [&](int64_t group) {
+    if (!is_q4 || group >= x.groups) return;
+    widen_halves(tile + group * w.block_bytes(), w.group_columns,
+                 scratch.codes + group % 2 * w.group_columns * kTileRows);
+    settle_tile_memory();
+  };
+  widen(0);
   DotTiles on_the_way = {};
   int64_t turn = 0;
-  for (int64_t group = 0; group < x.groups; ++group, codes += codes_stride) {
+  for (int64_t group = 0; group < x.groups; ++group) {
     const float* scales = reinterpret_cast<const float*>(tile + group * w.block_bytes() + w.code_bytes());
+    const uint8_t* codes = codes_of(group);
+    widen(group + 1);
     for (int64_t output = 0; output < kTileRows; output += kAmxOutputs) {
       load_weight_tiles<kSteps>(codes + 4 * output, depth);
-      for (int64_t row = 0; row < rows; row += tile_rows) {
+      for (int64_t t = 0; t < tile_count; ++t) {
         int32_t* dots = scratch.dots + turn * 4 * kDotTileInts;
         turn ^= 1;
-        const int8_t* values = x.values + (first_row + row) * x.stride + group * w.group_columns;
-        multiply_tiles<kSteps>(values, x.stride, dots);
-        if constexpr (kIsWide) multiply_tiles<kSteps>(values + x.low_offset, x.stride, dots + 2 * kDotTileInts);
-        if (on_the_way.sums != nullptr) add_dot_tiles<kIsWide>(on_the_way, tile_rows, x.groups, w.has_offsets);
-        const int64_t at = (first_row + row) * x.groups + group;
-        on_the_way = {dots, scales + output, x.scales + at, x.sums + at, scratch.sums + row * kTileRows + output};
+        const int64_t row = first_row + tiles.first_row(first_tile + t);
+        const int8_t* values = x.values + row * x.stride + group * w.group_columns;
+        multiply_tiles<kSteps>(values, x.stride);
+        // Read before this step's dots are stored: a load waits for an older store whose address differs in whole
+        // pages.
+        if (on_the_way.sums != nullptr) add_dot_tiles<kIsWide>(on_the_way, tiles.height, x.groups, w.has_offsets);
+        store_dots(dots);
+        if constexpr (kIsWide) {
+          multiply_tiles<kSteps>(values + x.low_offset, x.stride);
+          store_dots(dots + 2 * kDotTileInts);
+        }
+        const int64_t at = row * x.groups + group;
+        on_the_way = {dots, scales + output, x.scales + at, x.sums + at,
+                      scratch.sums + t * kAmxRows * kTileRows + output};
       }
     }
   }
   settle_tile_memory();
-  add_dot_tiles<kIsWide>(on_the_way, tile_rows, x.groups, w.has_offsets);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t n = 0; n < kTileRows; n += kLanes) store(y + r * y_stride + n, load(scratch.sums + r * kTileRows + n));
-  }
-}
-
-// Rows in tiles of `tile_rows`; leaves the tiles as it found them, unused.
-void multiply_amx_rows(const PackedMatrix& w, const uint8_t* tile, const uint8_t* codes, const QuantizedRows& x,
-                       int64_t first_row, int64_t rows, int64_t tile_rows, const AmxScratch& scratch, float* y,
-                       int64_t y_stride) {
-  const int64_t depth = w.group_columns == 128 ? 64 : w.group_columns;
-  const bool is_wide = x.low_offset != 0;
-  const auto pass = depth < w.group_columns ? (is_wide ? multiply_amx_pass<2, true> : multiply_amx_pass<2, false>)
-                                            : (is_wide ? multiply_amx_pass<1, true> : multiply_amx_pass<1, false>);
-  configure_tiles(tile_rows, depth);
-  for (int64_t row = 0; row < rows; row += kAmxPassRows) {
-    const int64_t count = rows - row < kAmxPassRows ? rows - row : kAmxPassRows;
-    pass(w, tile, codes, x, first_row + row, count, tile_rows, scratch, y + row * y_stride, y_stride);
-  }
-  _tile_release();
+  add_dot_tiles<kIsWide>(on_the_way, tiles.height, x.groups, w.has_offsets);
 }
 
 void matmul_coded_amx(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
                       float* y, int64_t y_stride, uint8_t* scratch_bytes) {
+  const bool is_wide = x.low_offset != 0;
   const int64_t fewest_rows = w.format == PackedFormat::kQ4 ? kAmxFewestRowsOfQ4 : kAmxFewestRows;
   if (rows < fewest_rows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes);
   const AmxScratch scratch = amx_scratch(scratch_bytes);
-  const uint8_t* block = w.tiles + tile * w.tile_bytes();
-  const uint8_t* codes = block;
-  if (w.format == PackedFormat::kQ4) {
-    codes = scratch.panel;
-    for (int64_t group = 0; group < x.groups; ++group) {
-      widen_halves(block + group * w.block_bytes(), w.group_columns,
-                   scratch.panel + group * w.group_columns * kTileRows);
+  const uint8_t* const codes = w.tiles + tile * w.tile_bytes();
+  const int64_t depth = w.group_columns == 128 ? 64 : w.group_columns;
+  const auto pass = depth < w.group_columns ? (is_wide ? multiply_amx_pass<2, true> : multiply_amx_pass<2, false>)
+                                            : (is_wide ? multiply_amx_pass<1, true> : multiply_amx_pass<1, false>);
+  const RowTiles tiles = row_tiles(rows);
+  configure_tiles(tiles.height, depth);
+  for (int64_t first = 0; first < tiles.count; first += kAmxPassTiles) {
+    const int64_t count = tiles.count - first < kAmxPassTiles ? tiles.count - first : kAmxPassTiles;
+    pass(w, codes, x, first_row, tiles, first, count, scratch);
+    for (int64_t t = 0; t < count; ++t) {
+      const float* sums = scratch.sums + t * kAmxRows * kTileRows;
+      float* to = y + tiles.first_row(first + t) * y_stride;
+      for (int64_t r = 0; r < tiles.height; ++r, to += y_stride) {
+        for (int64_t n = 0; n < kTileRows; n += kLanes) store(to + n, load(sums + r * kTileRows + n));
+      }
     }
   }
-  const int64_t whole = rows / kAmxRows * kAmxRows;
-  const int64_t rest = rows - whole;
-  float* rest_y = y + whole * y_stride;
-  if (whole > 0) multiply_amx_rows(w, block, codes, x, first_row, whole, kAmxRows, scratch, y, y_stride);
-  if (rest >= kAmxFewestRows) {
-    multiply_amx_rows(w, block, codes, x, first_row + whole, rest, rest, scratch, rest_y, y_stride);
-  } else if (rest > 0) {
-    matmul_coded(w, tile, x, first_row + whole, rest, rest_y, y_stride, scratch_bytes);
-  }
+  _tile_release();
 }
 
 }  // namespace
