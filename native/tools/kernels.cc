@@ -13,6 +13,7 @@
 #include "cpu/memory.h"
 #include "cpu/thread_pool.h"
 #include "io/json.h"
+#include "tools/attention_bench.h"
 #include "tools/commands.h"
 #include "tools/roofline.h"
 
@@ -67,6 +68,7 @@ class Bench {
       for (const int64_t rows : {1, 512}) RS_CHECK(product(format, rows));
     }
     RS_CHECK(row_kernels());
+    RS_CHECK(attention());
     return std::move(rows_);
   }
 
@@ -175,6 +177,18 @@ class Bench {
     measure("quantise", [&](int64_t r) { kernels_.quantize_rows(x + r * kColumns, kColumns, r, 1, codes); });
     measure("rms norm",
             [&](int64_t r) { kernels_.rms_norm(x + r * kColumns, weight.data(), 1e-6f, kColumns, y + r * kColumns); });
+    return Unit{};
+  }
+
+  Status attention() {
+    RS_TRY(const std::vector<AttentionRow> measured, measure_attention(kernels_, pool_));
+    // Tiles multiply half as many bf16 as bytes.
+    const double peak = std::string(kernels_.isa) == "amx" ? roofline_.int8_tops / 2 : roofline_.fp32_tflops;
+    for (const AttentionRow& row : measured) {
+      const double read_seconds = row.bytes / (roofline_.read_gb_s * 1e9);
+      rows_.push_back({row.kernel, row.rows, row.bytes, row.operations, row.seconds,
+                       std::max(read_seconds, row.operations / (peak * 1e12))});
+    }
     return Unit{};
   }
 

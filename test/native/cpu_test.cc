@@ -188,7 +188,7 @@ TEST("many rows of few experts, wide and narrow, get the bits of single rows") {
   }
 }
 
-TEST("a slab takes a second or two, within its limits, and takes a short rest along") {
+TEST("a slab takes a few seconds, within its limits, and takes a short rest along") {
   ringside::cpu::SlabPace pace;
   CHECK_EQ(pace.next, 512);
   CHECK_EQ(pace.rows(100), 100);
@@ -198,7 +198,7 @@ TEST("a slab takes a second or two, within its limits, and takes a short rest al
   CHECK_EQ(pace.next, 1024);  // never more than twice at once
   pace.took(100, 0.001);
   CHECK_EQ(pace.next, 1024);  // a short one says nothing
-  pace.took(1024, 1.2);
+  pace.took(1024, 3.2);
   CHECK_EQ(pace.next, 1280);
   for (int i = 0; i < 10; ++i) pace.took(pace.next, 1e-3);
   CHECK_EQ(pace.next, pace.most);
