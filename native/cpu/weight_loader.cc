@@ -31,7 +31,7 @@ struct Target {
   PackedMatrix* packed = nullptr;  // nullptr: the embedding, which stays as it is stored
   bool is_router = false;
   uint8_t* memory = nullptr;  // from the first slice on, which tells the format
-  int32_t format = 0;
+  rs_matrix first_slice{};    // its shape alone: what it points at was given back
 };
 
 struct Slice {
@@ -236,8 +236,11 @@ class WeightLoader {
   Status place(const rs_matrix& slice, Target& target) {
     const std::lock_guard lock(mutex_);
     if (target.memory != nullptr) {
-      if (slice.format == target.format) return Unit{};
-      return Error{ErrorKind::kInternal, target.base, "one format", "two"};
+      const rs_matrix& first = target.first_slice;
+      const bool is_alike = slice.format == first.format && slice.group_columns == first.group_columns &&
+                            (slice.offsets == nullptr) == (first.offsets == nullptr);
+      if (is_alike) return Unit{};
+      return Error{ErrorKind::kInternal, target.base, "slices of one format", "of two"};
     }
     rs_matrix whole = slice;
     whole.rows = target.rows;
@@ -252,7 +255,7 @@ class WeightLoader {
       RS_TRY(target.memory, out_.arena.allocate(packed_bytes(*target.packed), "weights"));
       target.packed->tiles = target.memory;
     }
-    target.format = slice.format;
+    target.first_slice = slice;
     return Unit{};
   }
 

@@ -203,30 +203,40 @@ class GptqLayout final : public CheckpointLayout {
     return Unit{};
   }
 
+  // All zero points are read, whatever the slice: a matrix has offsets in each of its slices or in none.
   Status read_offsets(const Tensor& tensor, int bits, const Sizes& sizes, const RowSlice& slice, Matrix& out) const {
-    if (slice.row_count == 0) return Unit{};
-    const int64_t first_word = slice.first_row / sizes.per_word;
-    const int64_t count = (slice.first_row + slice.row_count - 1) / sizes.per_word - first_word + 1;
     std::vector<uint32_t> words;
-    RS_CHECK(read_words(tensor, {sizes.groups, sizes.zero_words, first_word, count}, words));
+    RS_CHECK(read_words(tensor, {sizes.groups, sizes.zero_words, 0, sizes.zero_words}, words));
+    if (is_symmetric(words, bits, sizes, slice.rows)) return Unit{};
     const uint32_t mask = (1u << bits) - 1;
-    bool is_symmetric = true;
     out.offsets.resize(out.scales.size());
     for (int64_t row = 0; row < slice.row_count; ++row) {
-      const int64_t stored_row = slice.first_row + row;
-      const int64_t word = stored_row / sizes.per_word - first_word;
-      const int64_t shift = stored_row % sizes.per_word * bits;
+      const int64_t word = (slice.first_row + row) / sizes.per_word;
+      const int64_t shift = (slice.first_row + row) % sizes.per_word * bits;
       for (int64_t g = 0; g < sizes.groups; ++g) {
-        const uint32_t stored = words[static_cast<size_t>(g * count + word)] >> shift;
+        const uint32_t stored = words[static_cast<size_t>(g * sizes.zero_words + word)] >> shift;
         // A zero point of 0 was stored as all ones by the first convention.
         const int zero = static_cast<int>((stored + (config_.stores_zeros_minus_one ? 1 : 0)) & mask);
         const size_t at = static_cast<size_t>(row * sizes.groups + g);
         out.offsets[at] = offset_of_zero(zero, bits, out.scales[at]);
-        is_symmetric = is_symmetric && zero == middle_code(bits);
       }
     }
-    if (is_symmetric) out.offsets.clear();
     return Unit{};
+  }
+
+  // Every zero point is the middle code. Past the last row a word may hold anything.
+  bool is_symmetric(const std::vector<uint32_t>& words, int bits, const Sizes& sizes, int64_t rows) const {
+    const auto middle = static_cast<uint32_t>(middle_code(bits) - (config_.stores_zeros_minus_one ? 1 : 0));
+    uint32_t all_middle = 0;
+    for (int64_t i = 0; i < sizes.per_word; ++i) all_middle = all_middle << bits | middle;
+    const int64_t last_rows = rows % sizes.per_word;
+    const uint32_t last_mask = last_rows == 0 ? ~0u : (1u << last_rows * bits) - 1;
+    const size_t width = static_cast<size_t>(sizes.zero_words);
+    for (size_t at = 0; at < words.size(); ++at) {
+      const uint32_t mask = (at + 1) % width == 0 ? last_mask : ~0u;
+      if (((words[at] ^ all_middle) & mask) != 0) return false;
+    }
+    return true;
   }
 
   GptqConfig config_;

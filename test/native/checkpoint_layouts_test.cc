@@ -1,5 +1,6 @@
 // Owns: the proof that every published layout is read right: the same tiny model in each, written by an independent
 // program, must give the values that program meant, matrix by matrix, and its logits on both backends.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -165,6 +166,29 @@ TEST("layouts: columns whose groups are out of order are off by half a step of 8
     }
     std::printf("     %s: relative error %.5f\n", layout.folder, std::sqrt(squared_error / squared));
     CHECK(squared_error < 1e-4 * squared);
+  }
+}
+
+TEST("layouts: one zero point off the middle gives every slice of a GPTQ matrix offsets") {
+  // A backend learns from the first slice it reads what all of them are like.
+  const std::string base = "model.layers.0.attention.dense";
+  StoredModel model = StoredModel::read(std::string(RS_GOLDEN_DIR) + "/layouts/gptq");
+  std::string& zeros = model.at(base + ".qzeros").bytes;  // [4 groups, 8 words of 8 rows], stored minus one
+  std::fill(zeros.begin(), zeros.end(), '\x77');
+  for (const bool is_symmetric : {true, false}) {
+    if (!is_symmetric) zeros.back() = '\x67';  // the last row's, in the last group
+    TempFolder folder;
+    model.write(folder.path());
+    const auto checkpoint = open(folder.path());
+    if (checkpoint == nullptr) continue;
+    for (const int64_t first : {0, 32}) {
+      Matrix slice;
+      CHECK(checkpoint->read_rows(base, 64, 128, first, 32, slice).ok());
+      CHECK_EQ(slice.offsets.size(), is_symmetric ? size_t{0} : size_t{32 * 4});
+      for (size_t i = 0; i < slice.offsets.size(); ++i) {
+        CHECK_EQ(slice.offsets[i], first == 32 && i == 32 * 4 - 1 ? slice.scales[i] : 0.0f);
+      }
+    }
   }
 }
 
