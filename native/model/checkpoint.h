@@ -84,9 +84,6 @@ class Checkpoint {
                            Matrix& out) const = 0;
   // A vector parameter (norm weights, expert_bias) as fp32, full tensor name.
   virtual Result<std::vector<float>> read_vector(const std::string& name, int64_t length) const = 0;
-
- protected:
-  static Status check_rows(const std::string& base, int64_t rows, int64_t first_row, int64_t row_count);
 };
 
 struct QuantizeOptions {

@@ -112,8 +112,6 @@ void PromptLookup::cut(std::span<const int32_t> tokens, int64_t keep) {
   match_ = {};
 }
 
-void PromptLookup::clear() { *this = PromptLookup(); }
-
 void PromptLookup::propose(std::span<const int32_t> tokens, std::span<int32_t> draft) const {
   const size_t left = tokens.size() - static_cast<size_t>(match_.next);
   for (size_t i = 0; i < draft.size(); ++i) {

@@ -27,7 +27,6 @@ class PromptLookup {
   void extend(std::span<const int32_t> tokens);
   // Forgets all but the first `keep` of `tokens`, which are the tokens held or more.
   void cut(std::span<const int32_t> tokens, int64_t keep);
-  void clear();
 
   int64_t held() const { return held_; }  // tokens
   const Match& match() const { return match_; }

@@ -4,10 +4,10 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <optional>
-#include <system_error>
 #include <thread>
 
 #include "model/quantize_fit.h"
@@ -63,8 +63,9 @@ class ShardWriter {
     try {
       const size_t wanted = std::min(static_cast<size_t>(job_.threads), slices_.size());
       while (helpers.size() + 1 < wanted) helpers.emplace_back([this] { work(false); });
-    } catch (const std::system_error&) {
-      // Fewer threads take longer and write the same.
+    } catch (const std::exception&) {
+      // Without a thread, or memory for one, there are those that run already. Fewer threads take longer and write the
+      // same.
     }
     work(true);
     for (std::thread& helper : helpers) helper.join();
