@@ -39,16 +39,16 @@ RS_INLINE void configure_tiles(int64_t rows, int64_t depth) {
   _tile_loadconfig(&configuration);
 }
 
-// The codes of one group of kQ4 as signed bytes in the layout of kQ8.
+// The codes of 32 outputs and one group of kQ4 as signed bytes in the layout of kQ8, [quads, 32 outputs, 4].
 RS_INLINE void widen_halves(const uint8_t* codes, int64_t columns, uint8_t* to) {
   const __m512i eight = _mm512_set1_epi8(8);
-  for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, to += 2 * kQuadBytes) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
+  for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, to += kQuadBytes) {
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
       __builtin_prefetch(codes + kCodesAheadBytes + v * 64);
       const __m512i both = load_codes(codes + v * 64);
       _mm512_store_si512(to + v * 64, _mm512_sub_epi8(low_halves(both), eight));
-      _mm512_store_si512(to + kQuadBytes + v * 64, _mm512_sub_epi8(high_halves(both), eight));
+      _mm512_store_si512(to + kQuadBytes / 2 + v * 64, _mm512_sub_epi8(high_halves(both), eight));
     }
   }
 }
@@ -97,12 +97,12 @@ RS_INLINE void add_dot_tiles(const DotTiles& from, int64_t rows, int64_t groups,
 
 // The weights of one group and 32 outputs into tiles 4 to 7.
 template <int kSteps>
-RS_INLINE void load_weight_tiles(const uint8_t* codes, int64_t depth) {
-  _tile_loadd(4, codes, kQuadBytes);
-  _tile_loadd(5, codes + 64, kQuadBytes);
+RS_INLINE void load_weight_tiles(const uint8_t* codes, int64_t stride, int64_t depth) {
+  _tile_loadd(4, codes, stride);
+  _tile_loadd(5, codes + 64, stride);
   if constexpr (kSteps == 2) {
-    _tile_loadd(6, codes + depth / 4 * kQuadBytes, kQuadBytes);
-    _tile_loadd(7, codes + depth / 4 * kQuadBytes + 64, kQuadBytes);
+    _tile_loadd(6, codes + depth / 4 * stride, stride);
+    _tile_loadd(7, codes + depth / 4 * stride + 64, stride);
   }
 }
 
@@ -129,7 +129,7 @@ RS_INLINE void store_dots(int32_t* dots) {
 struct AmxScratch {
   float* sums;     // [4 tiles, 16 rows, 64]
   int32_t* dots;   // two times four tiles
-  uint8_t* codes;  // kQ4: two groups' codes as signed bytes
+  uint8_t* codes;  // kQ4: the codes of two steps as signed bytes
 };
 
 RS_INLINE AmxScratch amx_scratch(uint8_t* bytes) {
@@ -161,15 +161,14 @@ void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const Quantiz
   const int64_t depth = w.group_columns / kSteps;
   const bool is_q4 = w.format == PackedFormat::kQ4;
   __builtin_memset(scratch.sums, 0, static_cast<unsigned long>(tile_count * kAmxRows * kTileRows) * sizeof(float));
-  const auto codes_of = [&](int64_t group) -> const uint8_t* {
-    if (!is_q4) return tile + group * w.block_bytes();
-    return scratch.codes + group % 2 * w.group_columns * kTileRows;
-  };
-  // One group ahead: what was only just stored cannot be loaded into a tile before it has reached the cache.
-  const auto widen = [&](int64_t group) {
-    if (!is_q4 || group >= x.groups) return;
-    widen_halves(tile + group * w.block_bytes(), w.group_columns,
-                 scratch.codes + group % 2 * w.group_columns * kTileRows);
+  // A step is 32 outputs of one group.
+  const int64_t steps = x.groups * (kTileRows / kAmxOutputs);
+  const auto stored = [&](int64_t step) { return tile + step / 2 * w.block_bytes() + step % 2 * (4 * kAmxOutputs); };
+  const auto widened = [&](int64_t step) { return scratch.codes + step % 2 * w.group_columns * kAmxOutputs; };
+  // One step ahead: what was only just stored cannot be loaded into a tile before it has reached the cache.
+  const auto widen = [&](int64_t step) {
+    if (!is_q4 || step >= steps) return;
+    widen_halves(stored(step), w.group_columns, widened(step));
     settle_tile_memory();
   };
   widen(0);
@@ -177,12 +176,12 @@ void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const Quantiz
   int64_t turn = 0;
   for (int64_t group = 0; group < x.groups; ++group) {
     const float* scales = reinterpret_cast<const float*>(tile + group * w.block_bytes() + w.code_bytes());
-    const uint8_t* codes = codes_of(group);
-    widen(group + 1);
     for (int64_t output = 0; output < kTileRows; output += kAmxOutputs) {
-      load_weight_tiles<kSteps>(codes + 4 * output, depth);
+      const int64_t step = group * 2 + output / kAmxOutputs;
+      load_weight_tiles<kSteps>(is_q4 ? widened(step) : stored(step), is_q4 ? kQuadBytes / 2 : kQuadBytes, depth);
+      widen(step + 1);
       for (int64_t t = 0; t < tile_count; ++t) {
-        int32_t* dots = scratch.dots + turn * 4 * kDotTileInts;
+        int32_t* dots = scratch.dots + turn * (kIsWide ? 4 : 2) * kDotTileInts;
         turn ^= 1;
         const int64_t row = first_row + tiles.first_row(first_tile + t);
         const int8_t* values = x.values + row * x.stride + group * w.group_columns;
