@@ -190,32 +190,14 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
   });
 }
 
-// Before anything is touched: every part of the step, alone and together.
-Status check_steps(const Model& model, const rs_step* steps, int64_t count) {
-  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "steps", ">= 1", std::to_string(count)};
-  int64_t rows = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const Session& session = of(steps[i].session);
-    const std::string name = "step " + std::to_string(i);
-    if (session.model != &model) return Error{ErrorKind::kArgumentInvalid, name, "a session of the model", "another's"};
-    for (int64_t j = 0; j < i; ++j) {
-      if (steps[j].session != steps[i].session) continue;
-      return Error{ErrorKind::kArgumentInvalid, name, "each session once", "the session of step " + std::to_string(j)};
-    }
-    if (steps[i].count > RS_STEP_ROWS - rows) {
-      return Error{ErrorKind::kArgumentInvalid, "rows of the steps", "<= " + std::to_string(RS_STEP_ROWS),
-                   std::to_string(rows) + " + " + std::to_string(steps[i].count)};
-    }
-    RS_CHECK(check_tokens(session, steps[i].tokens, steps[i].count));
-    rows += steps[i].count;
-  }
-  return Unit{};
-}
-
 int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
   return guarded(error, "step", [&]() -> Status {
     Model& model = of(handle);
-    RS_CHECK(check_steps(model, steps, count));
+    RS_CHECK(check_steps(steps, count, [&](const rs_step& part, const std::string& name) -> Status {
+      const Session& session = of(part.session);
+      if (session.model != &model) return another_models_session(name);
+      return check_tokens(session, part.tokens, part.count);
+    }));
     const std::lock_guard lock(model.running);
     const ThreadPool::Awake awake(model.pool);
     std::vector<Segment> segments;

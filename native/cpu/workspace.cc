@@ -90,10 +90,8 @@ void Workspace::carve_mlp(const Shape& shape, const InputForms& forms, Carver& c
 void Workspace::carve_worker(const Shape& shape, const InputForms& forms, WorkerSpace& worker, Carver& carver) const {
   const rs_config& config = shape.config;
   const int64_t hidden = config.hidden;
-  const int64_t widest =
-      std::max({hidden, shape.attention_width, int64_t{config.expert_width}, shape.largest_mlp_width});
   carver.take(worker.panel, kUnscaledGroupColumns * kTileRows);
-  carver.take(worker.coded, coded_scratch_bytes(widest));
+  carver.take(worker.coded, kCodedScratchBytes);
   carver.take(worker.tile, kBlockRows * kTileRows);
   carver.take(worker.gate, kBlockRows * kInnerColumns);
   carver.take(worker.up, kBlockRows * kInnerColumns);

@@ -59,7 +59,7 @@ struct Activations {
 // Scratch of one thread.
 struct WorkerSpace {
   float* panel;          // [128, 64]: weights widened to fp32
-  uint8_t* coded;        // coded_scratch_bytes of the widest input
+  uint8_t* coded;        // kCodedScratchBytes
   float* tile;           // [1024, 64]: outputs of a tile on their way elsewhere
   float* gate;           // [1024, 128]
   float* up;             // [1024, 128]

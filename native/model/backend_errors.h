@@ -1,9 +1,11 @@
-// Owns: errors and exceptions at the edge of the backend table, on either side of it: values inside, plain C outside.
+// Owns: errors and exceptions at the edge of the backend table, on either side of it: values inside, plain C outside;
+// and the check of a step, which is the same for every backend.
 // Must never be needed by the table itself: backend.h stays plain C.
 #pragma once
 
 #include <cstdio>
 #include <new>
+#include <string>
 
 #include "../error.h"
 #include "backend.h"
@@ -21,6 +23,32 @@ inline int32_t fail(rs_error* out, const Error& error) {
   std::snprintf(out->expected, sizeof out->expected, "%s", error.expected.c_str());
   std::snprintf(out->actual, sizeof out->actual, "%s", error.actual.c_str());
   return -1;
+}
+
+inline Error another_models_session(const std::string& step) {
+  return Error{ErrorKind::kArgumentInvalid, step, "a session of the model", "another's"};
+}
+
+// Before anything is touched: every part of a step, alone and together. `check_part(step, name)` knows the backend's
+// sessions: that this one belongs to the model, and that its tokens fit.
+template <class CheckPart>
+Status check_steps(const rs_step* steps, int64_t count, const CheckPart& check_part) {
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "steps", ">= 1", std::to_string(count)};
+  int64_t rows = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string name = "step " + std::to_string(i);
+    for (int64_t j = 0; j < i; ++j) {
+      if (steps[j].session != steps[i].session) continue;
+      return Error{ErrorKind::kArgumentInvalid, name, "each session once", "the session of step " + std::to_string(j)};
+    }
+    if (steps[i].count > RS_STEP_ROWS - rows) {
+      return Error{ErrorKind::kArgumentInvalid, "rows of the steps", "<= " + std::to_string(RS_STEP_ROWS),
+                   std::to_string(rows) + " + " + std::to_string(steps[i].count)};
+    }
+    RS_CHECK(check_part(steps[i], name));
+    rows += steps[i].count;
+  }
+  return Unit{};
 }
 
 // Runs `body`, which returns a Status, and turns its error into C. The standard containers throw when memory runs out;

@@ -24,7 +24,8 @@ constexpr int64_t kColumns = 2048;
 constexpr int64_t kGroupColumns = 128;
 constexpr int64_t kFewRows = 8;  // up to here the weights come from memory, as in decode
 constexpr int64_t kStreamedBytes = int64_t{256} << 20;
-constexpr int64_t kOutputs = 2048;  // of products of more rows
+constexpr int64_t kPanelBytes = cpu::kUnscaledGroupColumns * cpu::kTileRows * 4;  // what matmul_tile widens into
+constexpr int64_t kOutputs = 2048;                                                // of products of more rows
 constexpr int64_t kRowKernelRows = 8192;
 constexpr int kTries = 5;  // the best counts: others may use the machine meanwhile
 constexpr double kTrySeconds = 0.1;
@@ -129,7 +130,7 @@ class Bench {
     RS_TRY(const cpu::MappedMemory code_memory, codes_of(x, rows, codes));
     const int64_t y_stride = w.tile_count() * cpu::kTileRows;
     RS_TRY(const cpu::MappedMemory y, cpu::MappedMemory::allocate(rows * y_stride * 4, "outputs"));
-    const int64_t scratch_bytes = cpu::coded_scratch_bytes(kColumns);  // more than the fp32 panel needs
+    const int64_t scratch_bytes = std::max(cpu::kCodedScratchBytes, kPanelBytes);
     RS_TRY(const cpu::MappedMemory scratch, cpu::MappedMemory::allocate(scratch_bytes * pool_.threads(), "scratch"));
     auto* outputs = reinterpret_cast<float*>(y.data());
     KernelRow row{name_of(format),

@@ -119,7 +119,7 @@ std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const
                             int64_t rows) {
   const int64_t stride = w.tile_count() * kTileRows + 5;
   std::vector<float> y(static_cast<size_t>(rows * stride), std::numeric_limits<float>::quiet_NaN());
-  const auto scratch_bytes = static_cast<size_t>(coded_scratch_bytes(w.columns));
+  const auto scratch_bytes = static_cast<size_t>(kCodedScratchBytes);
   std::vector<uint8_t> memory(scratch_bytes + 128, 0xab);
   uint8_t* scratch = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
   std::vector<uint8_t> guard(scratch + scratch_bytes, memory.data() + memory.size());

@@ -65,6 +65,9 @@ struct QuantizedRows {
   int64_t low_offset;  // bytes from a row's values to its low values, a multiple of 64; 0: there are none
 };
 
+// What matmul_coded may write besides its outputs: on AMX sums, dots and widened codes.
+inline constexpr int64_t kCodedScratchBytes = int64_t{1} << 15;
+
 struct AttentionKernels;  // attention_kernels.h
 
 struct Kernels {
@@ -77,7 +80,7 @@ struct Kernels {
   // the first of these rows. Two-byte codes multiply as whole numbers too: 128 * (dot of values) + (dot of low values).
   // Inside a group the products are added as integers, which is exact; then, group after
   // group, y = fma(float(dot), weight scale * x scale, y), and with offsets y = fma(offset, x scale * float(x sum), y).
-  // `scratch`: coded_scratch_bytes(columns).
+  // `scratch`: kCodedScratchBytes, at a cache line.
   void (*matmul_coded)(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
                        float* y, int64_t y_stride, uint8_t* scratch);
   // Rows [first_row, first_row + rows) of `out` from as many rows at x.

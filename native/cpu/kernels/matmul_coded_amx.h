@@ -133,6 +133,9 @@ struct AmxScratch {
 };
 
 RS_INLINE AmxScratch amx_scratch(uint8_t* bytes) {
+  constexpr int64_t kLargestGroup = 128;
+  static_assert(kAmxPassTiles * kAmxRows * kTileRows * 4 + 8 * kDotTileInts * 4 + 2 * kLargestGroup * kAmxOutputs <=
+                kCodedScratchBytes);
   float* sums = reinterpret_cast<float*>(bytes);
   int32_t* dots = reinterpret_cast<int32_t*>(sums + kAmxPassTiles * kAmxRows * kTileRows);
   return {sums, dots, reinterpret_cast<uint8_t*>(dots + 8 * kDotTileInts)};

@@ -13,9 +13,6 @@
 namespace ringside::cpu {
 namespace {
 
-constexpr int64_t kScratchPanelColumns = 128;             // the signed panel is filled up to whole groups
-constexpr int64_t kScratchBlockBytes = int64_t{1} << 16;  // sums and edges besides the panel
-
 // Transposes up to 64 rows of `columns` elements into [columns, 64], in strips that stay in the first-level cache.
 template <class T>
 void transpose_rows(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to) {
@@ -118,7 +115,7 @@ void set_output(const PackedMatrix& shape, uint8_t* block, int64_t output, float
 void pack_fp8_row(const rs_matrix& stored, int64_t row, const PackedMatrix& shape, int64_t output, uint8_t* tile) {
   std::vector<float> values(static_cast<size_t>(stored.cols));
   row_to_float(stored, row, values.data());
-  int8_t codes[kScratchPanelColumns];
+  int8_t codes[128];  // the largest group
   for (int64_t group = 0; group < shape.group_count(); ++group, tile += shape.block_bytes()) {
     const int64_t first = group * shape.group_columns;
     const int64_t columns = std::min(shape.group_columns, stored.cols - first);
@@ -290,11 +287,6 @@ int64_t quantized_low_offset(int64_t columns, int64_t group_columns) {
 
 int64_t quantized_stride(int64_t columns, int64_t group_columns, int code_bytes) {
   return (quantized_low_offset(columns, group_columns) * code_bytes / 64 | 1) * 64;
-}
-
-int64_t coded_scratch_bytes(int64_t columns) {
-  const int64_t padded = (columns + kScratchPanelColumns - 1) / kScratchPanelColumns * kScratchPanelColumns;
-  return padded * kTileRows + kScratchBlockBytes;
 }
 
 }  // namespace ringside::cpu

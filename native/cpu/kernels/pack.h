@@ -38,7 +38,4 @@ int64_t stored_groups(const rs_matrix& stored);
 int64_t quantized_low_offset(int64_t columns, int64_t group_columns);
 int64_t quantized_stride(int64_t columns, int64_t group_columns, int code_bytes);
 
-// Scratch of matmul_coded.
-int64_t coded_scratch_bytes(int64_t columns);
-
 }  // namespace ringside::cpu
