@@ -1,0 +1,134 @@
+// Owns: what both kinds of attention do in device code: the tensor cores' instructions, tiles of 64 positions in shared
+// memory, and the norm and rotation of a head.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "cuda/model.h"
+
+namespace ringside::cuda {
+
+// A tile's row is a head's 128 channels: 256 bytes, 16 vectors of 16 bytes.
+inline constexpr int kRowBytes = kHeadDim * 2;
+inline constexpr int kRowVectors = kRowBytes / 16;
+// Keys, or values, of one head in a page.
+inline constexpr int64_t kPagePart = page_part_values();
+
+// Eight rows of one vector column would lie in the same banks; the row's low bits spread them.
+__device__ __forceinline__ uint32_t tile_offset(int row, int vector) {
+  return static_cast<uint32_t>(row * kRowBytes + ((vector ^ (row & 7)) << 4));
+}
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+
+// d += a b: a [16, 16], b [16, 8]
+__device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Copies 16 bytes without a register; `bytes` of 0 writes zeros and reads nothing.
+__device__ __forceinline__ void copy_async(uint32_t to, const void* from, int bytes = 16) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// A head's channels lie in half a warp: lane t of its 16 holds the channels 8t .. 8t+7.
+inline constexpr int kHeadLanes = 16;
+
+__device__ __forceinline__ void unpack_channels(const uint4& raw, float (&x)[8]) {
+  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    x[2 * i] = low_half(words[i]);
+    x[2 * i + 1] = high_half(words[i]);
+  }
+}
+__device__ __forceinline__ uint4 pack_channels(const float (&x)[8]) {
+  return make_uint4(pack_pair(x[0], x[1]), pack_pair(x[2], x[3]), pack_pair(x[4], x[5]), pack_pair(x[6], x[7]));
+}
+__device__ __forceinline__ void load_floats(const float* from, float (&x)[8]) {
+  const float4 a = reinterpret_cast<const float4*>(from)[0], b = reinterpret_cast<const float4*>(from)[1];
+  x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+}
+__device__ __forceinline__ void store_floats(float* to, const float (&x)[8]) {
+  reinterpret_cast<float4*>(to)[0] = make_float4(x[0], x[1], x[2], x[3]);
+  reinterpret_cast<float4*>(to)[1] = make_float4(x[4], x[5], x[6], x[7]);
+}
+
+__device__ __forceinline__ void norm_head(float (&x)[8], const float* weight, float eps, int lane) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum = fmaf(x[i], x[i], sum);
+#pragma unroll
+  for (int step = kHeadLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  const float scale = rsqrtf(sum / static_cast<float>(kHeadDim) + eps);
+  float w[8];
+  load_floats(weight + 8 * lane, w);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] = x[i] * scale * w[i];
+}
+
+// Cosine and sine of the angles of `rows` positions from `first`, [rows, rotary_dim / 2], by the whole block. The angle
+// is the fp32 product that the references take, so its sine needs the full range reduction.
+__device__ __forceinline__ void fill_angles(float2* angles, const float* inv_freq, int half, int64_t first, int rows) {
+  for (int i = threadIdx.x; i < rows * half; i += blockDim.x) {
+    const float angle = static_cast<float>(first + i / half) * inv_freq[i % half];
+    float sine, cosine;
+    sincosf(angle, &sine, &cosine);
+    angles[i] = make_float2(cosine, sine);
+  }
+}
+
+// Channel c turns with channel c + half: the two lie in lanes half / 8 apart. Called by whole warps.
+__device__ __forceinline__ void rotate_head(float (&x)[8], const float2* row_angles, int half, int lane) {
+  const int reach = half / 8;
+  const bool first = lane < reach, second = !first && lane < 2 * reach;
+  const int partner = first ? lane + reach : second ? lane - reach : lane;
+  const float2* angles = row_angles + 8 * (first ? lane : lane - reach);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float other = __shfl_sync(0xffffffffu, x[i], partner, kHeadLanes);
+    if (first || second) {
+      const float2 turn = angles[i];
+      x[i] = fmaf(first ? -other : other, turn.y, x[i] * turn.x);
+    }
+  }
+}
+
+// Bytes of scratch that each kind of attention needs for a slab.
+int64_t linear_scratch_bytes(const DeviceModel& model, int64_t rows);
+int64_t softmax_scratch_bytes(const DeviceModel& model, int64_t rows);
+
+}  // namespace ringside::cuda
