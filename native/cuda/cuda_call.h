@@ -22,10 +22,10 @@ cudaError_t pretended_error();
 }  // namespace ringside::cuda
 
 // Evaluates a call of the runtime and returns its error from the enclosing function.
-#define RS_CUDA(call)                                                                   \
-  do {                                                                                  \
-    cudaError_t rs_cuda_code_ = ::ringside::cuda::pretended_error();                    \
-    if (rs_cuda_code_ == cudaSuccess) rs_cuda_code_ = (call);                           \
+#define RS_CUDA(call)                                                                            \
+  do {                                                                                           \
+    cudaError_t rs_cuda_code_ = ::ringside::cuda::pretended_error();                             \
+    if (rs_cuda_code_ == cudaSuccess) rs_cuda_code_ = (call);                                    \
     if (rs_cuda_code_ != cudaSuccess) return ::ringside::cuda::cuda_error(rs_cuda_code_, #call); \
   } while (0)
 

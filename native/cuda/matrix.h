@@ -29,12 +29,12 @@ enum class MatrixFormat : int32_t { kBF16 = 0, kQ8 = 1, kQ4 = 2, kFP8 = 3 };
 // Plain data: kernels take it by value.
 struct DeviceMatrix {
   MatrixFormat format = MatrixFormat::kBF16;
-  int32_t rows = 0;           // a multiple of 16
-  int32_t columns = 0;        // a multiple of 128
-  int32_t group_columns = 0;  // 32, 64 or 128; kBF16: 0, there are no scales
-  const uint8_t* blocks = nullptr;   // [rows / 16, columns / block_columns(), 512]
-  const float* scales = nullptr;     // [rows / 16, columns / group_columns, 16]
-  const float* offsets = nullptr;    // the same shape, or null: all zero
+  int32_t rows = 0;                 // a multiple of 16
+  int32_t columns = 0;              // a multiple of 128
+  int32_t group_columns = 0;        // 32, 64 or 128; kBF16: 0, there are no scales
+  const uint8_t* blocks = nullptr;  // [rows / 16, columns / block_columns(), 512]
+  const float* scales = nullptr;    // [rows / 16, columns / group_columns, 16]
+  const float* offsets = nullptr;   // the same shape, or null: all zero
 
 #if defined(__CUDACC__)
 #define RS_HOST_DEVICE __host__ __device__

@@ -28,35 +28,35 @@ struct DeviceMlp {
 
 struct DeviceLayer {
   int32_t is_softmax = 0;
-  int32_t is_dense = 0;        // its MLP
-  int32_t kind_index = 0;      // among the layers of its kind of attention
-  const float* input_norm;     // [hidden]
+  int32_t is_dense = 0;     // its MLP
+  int32_t kind_index = 0;   // among the layers of its kind of attention
+  const float* input_norm;  // [hidden]
   const float* post_attention_norm;
-  const float* query_norm;     // [128]
-  const float* key_norm;       // [128]
-  DeviceMatrix qkv;            // linear: [3 * width, hidden]; softmax: [width + 2 * kv_width, hidden]
-  DeviceMatrix output_gate;    // linear: [width, hidden]
-  DeviceMatrix dense;          // [hidden, width]
-  const float* output_norm;    // linear: [width]
-  const float* slopes;         // linear: [heads], s of each head
-  DeviceMlp mlp;               // dense: one; else the experts and, last, the shared expert (count = experts + 1), or no
-                               // shared one (count = experts)
-  DeviceMatrix router;         // kBF16 [experts, 2 or 3 * hidden]: W_hi | W_hi and, where the weights have more than
-                               // bf16 holds, | W_lo; its input is x_hi | x_lo | x_hi, so products are those of fp32
-                               // numbers but for 2^-16
-  const float* expert_bias;    // [experts]
+  const float* query_norm;   // [128]
+  const float* key_norm;     // [128]
+  DeviceMatrix qkv;          // linear: [3 * width, hidden]; softmax: [width + 2 * kv_width, hidden]
+  DeviceMatrix output_gate;  // linear: [width, hidden]
+  DeviceMatrix dense;        // [hidden, width]
+  const float* output_norm;  // linear: [width]
+  const float* slopes;       // linear: [heads], s of each head
+  DeviceMlp mlp;             // dense: one; else the experts and, last, the shared expert (count = experts + 1), or no
+                             // shared one (count = experts)
+  DeviceMatrix router;       // kBF16 [experts, 2 or 3 * hidden]: W_hi | W_hi and, where the weights have more than
+                             // bf16 holds, | W_lo; its input is x_hi | x_lo | x_hi, so products are those of fp32
+                             // numbers but for 2^-16
+  const float* expert_bias;  // [experts]
 };
 
 struct DeviceModel {
-  rs_config config;            // its pointers are not for kernels
-  int32_t width;               // heads * 128
-  int32_t kv_width;            // kv_heads * 128
+  rs_config config;  // its pointers are not for kernels
+  int32_t width;     // heads * 128
+  int32_t kv_width;  // kv_heads * 128
   int32_t linear_layers, softmax_layers;
   int32_t has_shared;
-  const float* inv_freq;       // device, [rotary_dim / 2]
-  DeviceMatrix embedding;      // [vocab_rows, hidden]
-  const float* final_norm;     // [hidden]
-  DeviceMatrix lm_head;        // [vocab_rows, hidden]
+  const float* inv_freq;    // device, [rotary_dim / 2]
+  DeviceMatrix embedding;   // [vocab_rows, hidden]
+  const float* final_norm;  // [hidden]
+  DeviceMatrix lm_head;     // [vocab_rows, hidden]
   std::vector<DeviceLayer> layers;
 };
 
@@ -64,11 +64,11 @@ struct DeviceModel {
 // after norm and rotation, in fp32; q's scale of 128^-0.5 is applied to q, never to k. A page holds 256 positions of
 // all softmax layers: [layer, kv head, keys then values, position, 128] in bf16.
 struct SessionView {
-  float* s;               // [linear layers, heads, 128 (k), 128 (v)]
-  float* open_k;          // [linear layers, heads, 64, 128]
-  float* open_v;          // the same
-  bf16* const* pages;     // device array of page pointers, one for each 256 positions up to position + rows
-  int64_t position;       // tokens held before this call
+  float* s;            // [linear layers, heads, 128 (k), 128 (v)]
+  float* open_k;       // [linear layers, heads, 64, 128]
+  float* open_v;       // the same
+  bf16* const* pages;  // device array of page pointers, one for each 256 positions up to position + rows
+  int64_t position;    // tokens held before this call
 };
 
 inline constexpr int64_t page_part_values() { return kPageTokens * kHeadDim; }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -10,9 +11,7 @@ namespace ringside::cuda {
 namespace {
 
 constexpr int64_t kHalfRows = kTileRows / 2;
-constexpr int64_t kRunBytes = 32;   // of a row in a block: four lanes
-constexpr int64_t kLaneBytes = 16;  // of both rows of a lane
-constexpr int64_t kLaneRowBytes = 8;
+constexpr int64_t kRunBytes = 32;  // of a row in a block: four lanes
 
 float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
@@ -69,34 +68,38 @@ uint32_t unzip_codes(uint32_t word) {
   return gather(word) | gather(word >> 4) << 16;
 }
 
-// The row's bytes from column 0 on, into its places of the tile's blocks: 8 bytes a lane, in runs of four lanes.
-void scatter_row(const uint8_t* row, int64_t bytes, bool is_q4, int64_t row_of_half, int half, uint8_t* blocks) {
-  uint8_t* to = blocks + row_of_half * 4 * kLaneBytes + half * kLaneRowBytes;
-  for (int64_t at = 0; at < bytes; at += kRunBytes, to += kBlockBytes) {
-    for (int64_t lane = 0; lane < 4; ++lane) {
-      uint64_t codes;
-      std::memcpy(&codes, row + at + lane * kLaneRowBytes, sizeof codes);
-      if (is_q4) {
-        codes =
-            uint64_t{unzip_codes(static_cast<uint32_t>(codes >> 32))} << 32 | unzip_codes(static_cast<uint32_t>(codes));
+using TileRowPointers = std::array<const uint8_t*, kTileRows>;
+
+// Every row's bytes, 8 a lane, into the blocks one after the other: a lane holds row l / 4 and then row l / 4 + 8.
+template <bool kIsQ4>
+void interleave_rows(const TileRowPointers& rows, int64_t row_bytes, uint8_t* blocks) {
+  const auto load = [](const uint8_t* from) {
+    uint64_t codes;
+    std::memcpy(&codes, from, sizeof codes);
+    if constexpr (!kIsQ4) return codes;
+    return uint64_t{unzip_codes(static_cast<uint32_t>(codes >> 32))} << 32 | unzip_codes(static_cast<uint32_t>(codes));
+  };
+  for (int64_t at = 0; at < row_bytes; at += kRunBytes, blocks += kBlockBytes) {
+    for (size_t row = 0; row < kHalfRows; ++row) {
+      std::array<uint64_t, 8> four_lanes;
+      for (size_t lane = 0; lane < 4; ++lane) {
+        const int64_t byte = at + static_cast<int64_t>(8 * lane);
+        four_lanes[2 * lane] = load(rows[row] + byte);
+        four_lanes[2 * lane + 1] = load(rows[row + kHalfRows] + byte);
       }
-      std::memcpy(to + lane * kLaneBytes, &codes, sizeof codes);
+      std::memcpy(blocks + row * sizeof four_lanes, four_lanes.data(), sizeof four_lanes);
     }
   }
 }
 
 // Scales (or offsets) of eight rows to [group, 16]; a stored group may hold several of ours.
-void scatter_groups(const rs_matrix& stored, const float* from, int64_t first_row, int64_t group_columns, int half,
-                    float* to) {
+void scatter_groups(const rs_matrix& stored, const float* from, int64_t first_row, int64_t group_columns, float* to) {
   const int64_t groups = stored.cols / group_columns;
-  for (int64_t group = 0; group < groups; ++group) {
-    float* sixteen = to + group * kTileRows + half * kHalfRows;
-    if (from == nullptr) {
-      std::fill_n(sixteen, kHalfRows, 0.0f);
-      continue;
-    }
-    const float* column = from + first_row * stored_groups(stored) + group * group_columns / stored.group_columns;
-    for (int64_t row = 0; row < kHalfRows; ++row) sixteen[row] = column[row * stored_groups(stored)];
+  const int64_t stride = stored_groups(stored);
+  const int64_t shared_by = std::max<int64_t>(1, std::min(stored.group_columns, stored.cols) / group_columns);
+  for (int64_t group = 0; group < groups; ++group, to += kTileRows) {
+    const float* column = from == nullptr ? nullptr : from + first_row * stride + group / shared_by;
+    for (int64_t row = 0; row < kHalfRows; ++row) to[row] = column == nullptr ? 0.0f : column[row * stride];
   }
 }
 
@@ -167,58 +170,72 @@ WeightForm widest(const WeightForm& a, const WeightForm& b) {
   return {format, std::min(a.group_columns, b.group_columns), a.has_offsets || b.has_offsets};
 }
 
-const uint8_t* TilePacker::row_in(const rs_matrix& stored, int64_t row, MatrixFormat format) {
-  const bool is_float = stored.format == RS_WEIGHT_F32;
-  if (!is_float && own_format(stored.format) == format) {
+// The row's bytes in `format`: where they are stored, or converted.
+const uint8_t* TilePacker::row_in(const rs_matrix& stored, int64_t row, MatrixFormat format, uint8_t* converted) {
+  if (stored.format != RS_WEIGHT_F32 && own_format(stored.format) == format) {
     return static_cast<const uint8_t*>(stored.data) + row * row_bytes(format, stored.cols);
   }
   const auto columns = static_cast<size_t>(stored.cols);
-  converted_.resize(static_cast<size_t>(row_bytes(format, stored.cols)));
   if (format == MatrixFormat::kQ8) {  // from kQ4
     const auto* pairs = static_cast<const uint8_t*>(stored.data) + row * stored.cols / 2;
     for (size_t i = 0; i < columns; ++i) {
-      converted_[i] = static_cast<uint8_t>(static_cast<int8_t>((pairs[i / 2] >> (i % 2 * 4) & 15) - 8));
+      converted[i] = static_cast<uint8_t>(static_cast<int8_t>((pairs[i / 2] >> (i % 2 * 4) & 15) - 8));
     }
-    return converted_.data();
+    return converted;
   }
   values_.resize(columns);
   row_to_float(stored, row, values_.data());
   for (size_t i = 0; i < columns; ++i) {
     const uint16_t half = float_to_bf16(values_[i]);
-    std::memcpy(converted_.data() + 2 * i, &half, sizeof half);
+    std::memcpy(converted + 2 * i, &half, sizeof half);
   }
-  return converted_.data();
+  return converted;
 }
 
-void TilePacker::pack_half(const rs_matrix& stored, int64_t first_row, const WeightForm& form, int half,
-                           const TileMemory& to) {
-  const int64_t bytes = row_bytes(form.format, stored.cols);
-  for (int64_t row = 0; row < kHalfRows; ++row) {
-    scatter_row(row_in(stored, first_row + row, form.format), bytes, form.format == MatrixFormat::kQ4, row, half,
-                to.blocks);
+void TilePacker::pack(const HalfTile& first, const HalfTile& second, const WeightForm& form, const TileMemory& to) {
+  const int64_t bytes = row_bytes(form.format, first.stored->cols);
+  converted_.resize(static_cast<size_t>(kTileRows * bytes));
+  TileRowPointers rows;
+  for (int64_t row = 0; row < kTileRows; ++row) {
+    const HalfTile& half = row < kHalfRows ? first : second;
+    rows[static_cast<size_t>(row)] =
+        row_in(*half.stored, half.first_row + row % kHalfRows, form.format, converted_.data() + row * bytes);
+  }
+  if (form.format == MatrixFormat::kQ4) {
+    interleave_rows<true>(rows, bytes, to.blocks);
+  } else {
+    interleave_rows<false>(rows, bytes, to.blocks);
   }
   if (form.group_columns == 0) return;
-  scatter_groups(stored, stored.scales, first_row, form.group_columns, half, to.scales);
-  if (form.has_offsets) scatter_groups(stored, stored.offsets, first_row, form.group_columns, half, to.offsets);
+  for (const HalfTile* half : {&first, &second}) {
+    const rs_matrix& stored = *half->stored;
+    const int64_t at = half == &first ? 0 : kHalfRows;
+    scatter_groups(stored, stored.scales, half->first_row, form.group_columns, to.scales + at);
+    if (!form.has_offsets) continue;
+    scatter_groups(stored, stored.offsets, half->first_row, form.group_columns, to.offsets + at);
+  }
 }
 
-void TilePacker::pack_router_half(const rs_matrix& stored, int64_t first_row, bool has_low, int half,
-                                  const TileMemory& to) {
+void TilePacker::pack_router(const rs_matrix& stored, int64_t first_row, bool has_low, const TileMemory& to) {
   const auto columns = static_cast<size_t>(stored.cols);
+  const int64_t bytes = row_bytes(MatrixFormat::kBF16, stored.cols) * (has_low ? 3 : 2);
+  const auto stride = columns * sizeof(uint16_t) * 3;
   values_.resize(columns);
-  converted_.resize(columns * sizeof(uint16_t) * 3);
-  for (int64_t row = 0; row < kHalfRows; ++row) {
-    row_to_float(stored, first_row + row, values_.data());
+  converted_.resize(stride * kTileRows);
+  TileRowPointers rows;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    uint8_t* const parts = converted_.data() + row * stride;
+    rows[row] = parts;
+    row_to_float(stored, first_row + static_cast<int64_t>(row), values_.data());
     for (size_t i = 0; i < columns; ++i) {
       const uint16_t high = float_to_bf16(values_[i]);
       const uint16_t low = float_to_bf16(values_[i] - bf16_to_float(high));
-      std::memcpy(converted_.data() + 2 * i, &high, sizeof high);
-      std::memcpy(converted_.data() + 2 * (columns + i), &high, sizeof high);
-      std::memcpy(converted_.data() + 2 * (2 * columns + i), &low, sizeof low);
+      std::memcpy(parts + 2 * i, &high, sizeof high);
+      std::memcpy(parts + 2 * (columns + i), &high, sizeof high);
+      std::memcpy(parts + 2 * (2 * columns + i), &low, sizeof low);
     }
-    const int64_t bytes = row_bytes(MatrixFormat::kBF16, stored.cols) * (has_low ? 3 : 2);
-    scatter_row(converted_.data(), bytes, false, row, half, to.blocks);
   }
+  interleave_rows<false>(rows, bytes, to.blocks);
 }
 
 void pack_blocks(const rs_matrix& stored, const WeightForm& form, uint8_t* blocks, float* scales, float* offsets) {

@@ -36,22 +36,26 @@ struct TileMemory {
   float* offsets = nullptr;  // null where the form has none
 };
 
+// The eight rows of half a tile, from `first_row` of a stored matrix on.
+struct HalfTile {
+  const rs_matrix* stored;
+  int64_t first_row;
+};
+
 // Packs rows into tiles. Keeps the memory in which rows of another format are converted, so it is one thread's.
 class TilePacker {
  public:
-  // Half a tile: eight rows from `first_row` on, as rows 0..7 (half 0) or 8..15 (half 1). `form` holds the values of
-  // `stored`: it is its weight_form or a wider one.
-  void pack_half(const rs_matrix& stored, int64_t first_row, const WeightForm& form, int half, const TileMemory& to);
+  // Rows 0..7 and 8..15 of a tile. `form` holds the values of both: it is their weight_form or a wider one.
+  void pack(const HalfTile& first, const HalfTile& second, const WeightForm& form, const TileMemory& to);
   void pack(const rs_matrix& stored, int64_t first_row, const WeightForm& form, const TileMemory& to) {
-    pack_half(stored, first_row, form, 0, to);
-    pack_half(stored, first_row + kTileRows / 2, form, 1, to);
+    pack({&stored, first_row}, {&stored, first_row + kTileRows / 2}, form, to);
   }
-  // Half a tile of a router, kBF16 of 2 (with `has_low`: 3) times stored.cols columns: W_hi | W_hi | W_lo, where
-  // W_hi + W_lo is W to 2^-16.
-  void pack_router_half(const rs_matrix& stored, int64_t first_row, bool has_low, int half, const TileMemory& to);
+  // A tile of a router, kBF16 of 2 (with `has_low`: 3) times stored.cols columns: W_hi | W_hi | W_lo, where W_hi + W_lo
+  // is W to 2^-16.
+  void pack_router(const rs_matrix& stored, int64_t first_row, bool has_low, const TileMemory& to);
 
  private:
-  const uint8_t* row_in(const rs_matrix& stored, int64_t row, MatrixFormat format);
+  const uint8_t* row_in(const rs_matrix& stored, int64_t row, MatrixFormat format, uint8_t* converted);
 
   std::vector<float> values_;
   std::vector<uint8_t> converted_;

@@ -198,8 +198,7 @@ TEST("gate and up share a tile by halves") {
   for (int64_t tile = 0; tile < 2; ++tile) {
     const TileMemory to{packed.blocks.data() + tile * 128 / 64 * kBlockBytes,
                         packed.scales.data() + tile * 2 * kTileRows, nullptr};
-    packer.pack_half(gate.matrix, 8 * tile, form, 0, to);
-    packer.pack_half(up.matrix, 8 * tile, form, 1, to);
+    packer.pack({&gate.matrix, 8 * tile}, {&up.matrix, 8 * tile}, form, to);
   }
   const std::vector<std::vector<float>> values = packed.values();
   for (int64_t row = 0; row < 16; ++row) {
@@ -215,9 +214,7 @@ TEST("a router's halves add up to its fp32 weights") {
     const Stored stored(7, format, 16, 128, 0, false);
     Packed packed(16, has_low ? 384 : 256, WeightForm{});
     TilePacker packer;
-    for (int half = 0; half < 2; ++half) {
-      packer.pack_router_half(stored.matrix, 8 * half, has_low, half, {packed.blocks.data(), nullptr, nullptr});
-    }
+    packer.pack_router(stored.matrix, 0, has_low, {packed.blocks.data(), nullptr, nullptr});
     const std::vector<std::vector<float>> values = packed.values();
     for (size_t row = 0; row < 16; ++row) {
       const std::vector<float> truth = stored.row(static_cast<int64_t>(row));

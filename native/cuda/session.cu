@@ -1,0 +1,157 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "cuda/session.h"
+
+namespace ringside::cuda {
+namespace {
+
+// Long enough that a context of a large model takes a few hundred allocations at most.
+constexpr int64_t kPageBlockBytes = int64_t{32} << 20;
+constexpr int64_t kSmallBlockBytes = int64_t{1} << 16;
+
+int64_t open_values(const DeviceModel& model) {
+  return int64_t{model.linear_layers} * model.config.heads * kChunkTokens * kHeadDim;
+}
+
+Status copy_on_device(const Piece& to, const Piece& from, int64_t bytes, const Stream& stream) {
+  if (bytes == 0) return Unit{};
+  RS_CUDA(cudaMemcpyAsync(to.get(), from.get(), static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream.get()));
+  return Unit{};
+}
+
+Status copy_to_host(std::vector<float>& to, const Piece& from, const Stream& stream) {
+  if (to.empty()) return Unit{};
+  RS_CUDA(cudaMemcpyAsync(to.data(), from.get(), to.size() * sizeof(float), cudaMemcpyDeviceToHost, stream.get()));
+  return Unit{};
+}
+
+// S after the last token is the chunk's state, decayed, and the open rows added.
+double state_norm(const float* s, const float* k, const float* v, double slope, int64_t open_rows) {
+  std::array<double, kChunkTokens> decay{};  // exp(-s n), n = 0..open_rows
+  for (int64_t n = 0; n <= open_rows; ++n) {
+    decay[static_cast<size_t>(n)] = std::exp(-slope * static_cast<double>(n));
+  }
+  double squares = 0.0;
+  for (int64_t a = 0; a < kHeadDim; ++a) {
+    std::array<double, kHeadDim> row;
+    for (int64_t b = 0; b < kHeadDim; ++b) {
+      row[static_cast<size_t>(b)] = decay[static_cast<size_t>(open_rows)] * s[a * kHeadDim + b];
+    }
+    for (int64_t j = 0; j < open_rows; ++j) {
+      const double factor = decay[static_cast<size_t>(open_rows - 1 - j)] * k[j * kHeadDim + a];
+      for (int64_t b = 0; b < kHeadDim; ++b) row[static_cast<size_t>(b)] += factor * v[j * kHeadDim + b];
+    }
+    for (const double value : row) squares += value * value;
+  }
+  return std::sqrt(squares);
+}
+
+}  // namespace
+
+SessionPools::SessionPools(const DeviceModel& of, const MemoryPlan& plan)
+    : model(of),
+      states(plan.state_bytes, 0),
+      open_rows(plan.open_rows_bytes, 0),
+      pages(plan.page_bytes, std::min(kPageBlockBytes, plan.context_pages * plan.page_bytes)),
+      tables(plan.context_pages * static_cast<int64_t>(sizeof(bf16*)), kSmallBlockBytes) {}
+
+Result<LinearState> LinearState::take(SessionPools& pools, const Stream& stream) {
+  LinearState state;
+  RS_TRY(state.s, pools.states.take(stream.get()));
+  RS_TRY(state.open_rows, pools.open_rows.take(stream.get()));
+  return state;
+}
+
+SessionView Session::view(const LinearState& of) const {
+  auto* const open = reinterpret_cast<float*>(of.open_rows.get());
+  SessionView view{};
+  view.s = reinterpret_cast<float*>(of.s.get());
+  view.open_k = open;
+  view.open_v = open == nullptr ? nullptr : open + open_values(pools->model);
+  view.pages = reinterpret_cast<bf16* const*>(table.get());
+  view.position = position;
+  return view;
+}
+
+int64_t Session::bytes() const {
+  return pools->states.piece_bytes() + pools->open_rows.piece_bytes() +
+         static_cast<int64_t>(pages.size()) * pools->pages.piece_bytes();
+}
+
+Status Session::prepare_pages(int64_t rows, const Stream& stream) {
+  if (pools->pages.piece_bytes() == 0) return Unit{};  // no softmax layers
+  const auto begin = static_cast<size_t>(position / kPageTokens);
+  const auto end = static_cast<size_t>((position + rows - 1) / kPageTokens + 1);
+  for (size_t index = begin; index < end; ++index) {
+    if (index < pages.size() && pages[index].use_count() == 1) continue;
+    RS_TRY(Piece page, pools->pages.take(stream.get()));
+    if (index < pages.size()) {
+      RS_CHECK(copy_on_device(page, pages[index], pools->pages.piece_bytes(), stream));
+      pages[index] = std::move(page);
+    } else {
+      pages.push_back(std::move(page));
+    }
+    table_end = std::min(table_end, index);
+  }
+  if (table_end == pages.size()) return Unit{};
+  std::vector<uint8_t*> pointers;
+  for (size_t index = table_end; index < pages.size(); ++index) pointers.push_back(pages[index].get());
+  // So short a copy from ordinary memory has read its source when the call returns.
+  RS_CUDA(cudaMemcpyAsync(table.get() + table_end * sizeof(uint8_t*), pointers.data(),
+                          pointers.size() * sizeof(uint8_t*), cudaMemcpyHostToDevice, stream.get()));
+  table_end = pages.size();
+  return Unit{};
+}
+
+Status open_session(Session& session, const Stream& stream) {
+  RS_TRY(session.state, LinearState::take(*session.pools, stream));
+  RS_TRY(session.table, session.pools->tables.take(stream.get()));
+  return Unit{};
+}
+
+Status save_session(const Session& session, const Stream& stream, Snapshot& out) {
+  out.model = session.model;
+  out.position = session.position / kChunkTokens * kChunkTokens;
+  out.state_bytes = session.pools->states.piece_bytes();
+  out.page_bytes = session.pools->pages.piece_bytes();
+  RS_TRY(out.s, session.pools->states.take(stream.get()));
+  RS_CHECK(copy_on_device(out.s, session.state.s, out.state_bytes, stream));
+  const auto pages = static_cast<size_t>((out.position + kPageTokens - 1) / kPageTokens);
+  out.pages.assign(session.pages.begin(),
+                   session.pages.begin() + static_cast<int64_t>(std::min(pages, session.pages.size())));
+  return Unit{};
+}
+
+Status restore_session(const Snapshot& snapshot, const Stream& stream, Session& out) {
+  RS_CHECK(open_session(out, stream));
+  out.position = snapshot.position;
+  out.pages = snapshot.pages;
+  return copy_on_device(out.state.s, snapshot.s, snapshot.state_bytes, stream);
+}
+
+Status state_norms(const Session& session, const Stream& stream, float* out) {
+  const DeviceModel& model = session.pools->model;
+  const int64_t heads = model.config.heads;
+  constexpr int64_t kStateValues = kHeadDim * kHeadDim;
+  constexpr int64_t kOpenValues = kChunkTokens * kHeadDim;
+  std::vector<float> s(static_cast<size_t>(model.linear_layers * heads * kStateValues));
+  std::vector<float> open(static_cast<size_t>(2 * open_values(model)));
+  RS_CHECK(copy_to_host(s, session.state.s, stream));
+  RS_CHECK(copy_to_host(open, session.state.open_rows, stream));
+  RS_CHECK(stream.wait());
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    if (model.layers[i].is_softmax != 0) continue;
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t at = model.layers[i].kind_index * heads + head;
+      const float* k = open.data() + at * kOpenValues;
+      const double slope = model.config.slopes[static_cast<int64_t>(i) * heads + head];
+      out[at] = static_cast<float>(
+          state_norm(s.data() + at * kStateValues, k, k + open_values(model), slope, session.position % kChunkTokens));
+    }
+  }
+  return Unit{};
+}
+
+}  // namespace ringside::cuda

@@ -1,0 +1,71 @@
+// Owns: what a session remembers (house rule 3a) in device memory: linear states at the last chunk boundary, the open
+// chunk's rows, and the key-value pages of the softmax layers.
+// Must never: change a page that somebody else also holds.
+#pragma once
+
+#include <vector>
+
+#include "cuda/device_memory.h"
+#include "cuda/memory_plan.h"
+#include "cuda/model.h"
+#include "cuda/stream.h"
+
+namespace ringside::cuda {
+
+// The pools from which all sessions of a model take.
+struct SessionPools {
+  SessionPools(const DeviceModel& model, const MemoryPlan& plan);
+
+  const DeviceModel& model;
+  PiecePool states;     // S
+  PiecePool open_rows;  // k, then v
+  PiecePool pages;
+  PiecePool tables;  // of page pointers, for a whole context
+};
+
+// S and the open rows: what a slab writes anew and a session then has in exchange for its own.
+struct LinearState {
+  Piece s;
+  Piece open_rows;
+
+  static Result<LinearState> take(SessionPools& pools, const Stream& stream);
+};
+
+struct Session {
+  Session(const void* owner, SessionPools& from) : model(owner), pools(&from) {}
+
+  const void* model;  // only compared
+  SessionPools* pools;
+  int64_t position = 0;
+  LinearState state;
+  std::vector<Piece> pages;
+  Piece table;
+  size_t table_end = 0;  // entries before this one are in the device's table
+
+  SessionView view(const LinearState& of) const;
+  SessionView view() const { return view(state); }
+  int64_t bytes() const;
+  // Makes the pages of the next `rows` positions exist and belong to this session alone, and known to the device.
+  Status prepare_pages(int64_t rows, const Stream& stream);
+};
+
+struct Snapshot {
+  const void* model;  // only compared
+  int64_t position = 0;
+  Piece s;
+  int64_t state_bytes = 0;
+  std::vector<Piece> pages;
+  int64_t page_bytes = 0;
+
+  int64_t bytes() const { return state_bytes + static_cast<int64_t>(pages.size()) * page_bytes; }
+};
+
+Status open_session(Session& session, const Stream& stream);
+// The session's last chunk boundary, in the order of the stream: no one waits.
+Status save_session(const Session& session, const Stream& stream, Snapshot& out);
+Status restore_session(const Snapshot& snapshot, const Stream& stream, Session& out);
+
+// Frobenius norm of S as after the last token, [linear layers, heads], in double: it is only looked at.
+Status state_norms(const Session& session, const Stream& stream, float* out);
+
+}  // namespace ringside::cuda

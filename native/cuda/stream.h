@@ -1,0 +1,59 @@
+// Owns: a CUDA stream and a CUDA event as values that destroy themselves.
+#pragma once
+
+#include <utility>
+
+#include "cuda/cuda_call.h"
+
+namespace ringside::cuda {
+
+class Stream {
+ public:
+  Stream() = default;
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() {
+    if (handle_ != nullptr) cudaStreamDestroy(handle_);
+  }
+  Status create() {
+    RS_CUDA(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking));
+    return Unit{};
+  }
+  cudaStream_t get() const { return handle_; }
+  Status wait() const {
+    RS_CUDA(cudaStreamSynchronize(handle_));
+    return Unit{};
+  }
+
+ private:
+  cudaStream_t handle_ = nullptr;
+};
+
+// Who waits for it sleeps: it stands for work of milliseconds.
+class Event {
+ public:
+  Event() = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event() {
+    if (handle_ != nullptr) cudaEventDestroy(handle_);
+  }
+  Status create() {
+    RS_CUDA(cudaEventCreateWithFlags(&handle_, cudaEventBlockingSync | cudaEventDisableTiming));
+    return Unit{};
+  }
+  Status record(const Stream& stream) const {
+    RS_CUDA(cudaEventRecord(handle_, stream.get()));
+    return Unit{};
+  }
+  // One that was never recorded has happened.
+  Status wait() const {
+    RS_CUDA(cudaEventSynchronize(handle_));
+    return Unit{};
+  }
+
+ private:
+  cudaEvent_t handle_ = nullptr;
+};
+
+}  // namespace ringside::cuda
