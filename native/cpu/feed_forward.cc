@@ -50,8 +50,8 @@ void Forward::route(const Layer& layer, const InputForms& forms) {
       for (int64_t r = 0; r < rows; ++r) norm_row(layer.post_attention_norm, forms, first + r, first + r);
       for (int64_t tile = 0; tile < layer.router.tile_count(); ++tile) {
         const int64_t column = tile * kTileRows;
-        const ProductPart part{&layer.router, tile,   first,
-                               rows,          column, std::min(kTileRows, layer.router.rows - column)};
+        const ProductPart part{
+            &layer.router, tile, first, rows, column, std::min(kTileRows, layer.router.rows - column), nullptr};
         parallel_.multiply(part, normed(), work_.router_logits, config_.experts, worker);
       }
       for (int64_t r = 0; r < rows; ++r) choose_experts_of(layer, first + r, worker);
@@ -118,21 +118,32 @@ void Forward::gate_and_up(const Layer& layer, const LayerForms& forms) {
     piece.first_job = jobs;
     jobs += (parts + piece.parts - 1) / piece.parts;
   }
+  const auto gate_at = [](const Piece& piece, int64_t part) {
+    return piece.of.mlp->gate.tile_at(part * kInnerColumns / kTileRows);
+  };
   parallel_.jobs(jobs, [&](int64_t job, int worker) {
     const auto after = std::upper_bound(pieces.begin(), pieces.end(), job,
                                         [](int64_t number, const Piece& piece) { return number < piece.first_job; });
     const Piece& piece = *(after - 1);
     const int64_t first_part = (job - piece.first_job) * piece.parts;
+    const uint8_t* next_job = nullptr;
+    if (parallel_.goes_on(job, jobs, worker)) {
+      const Piece& following = after != pieces.end() && after->first_job == job + 1 ? *after : piece;
+      next_job = gate_at(following, (job + 1 - following.first_job) * following.parts);
+    }
     if (!piece.is_expert) {
-      inner_columns(piece.of, forms.inner, work_.always_inner, normed(), piece.of.first_row, first_part, worker);
+      inner_columns(piece.of, forms.inner, work_.always_inner, normed(), piece.of.first_row, first_part, worker,
+                    next_job);
       return;
     }
     const int64_t token = work_.gathered_token[piece.of.first_row];
     const bool is_one = piece.of.rows == 1;  // lies where it is
     const Activations x = is_one ? normed() : gather_inputs(piece.of, forms.mlp, worker);
-    for (int64_t part = first_part; part < first_part + piece.parts; ++part) {
+    const int64_t end = first_part + piece.parts;
+    for (int64_t part = first_part; part < end; ++part) {
       if (parallel_.stopped(worker)) return;
-      inner_columns(piece.of, forms.inner, work_.expert_inner, x, is_one ? token : 0, part, worker);
+      const uint8_t* next = part + 1 < end ? gate_at(piece, part + 1) : next_job;
+      inner_columns(piece.of, forms.inner, work_.expert_inner, x, is_one ? token : 0, part, worker, next);
     }
   });
 }
@@ -161,9 +172,9 @@ const Activations& Forward::gather_inputs(const MlpRows& of, const InputForms& f
   return to;
 }
 
-// 128 columns of the inner activations of `of`, whose inputs begin at row `x_row` of x.
+// 128 columns of the inner activations of `of`, whose inputs begin at row `x_row` of x. `next`: as in ProductPart.
 void Forward::inner_columns(const MlpRows& of, const InputForms& forms, const Activations& to, const Activations& x,
-                            int64_t x_row, int64_t part, int worker) {
+                            int64_t x_row, int64_t part, int worker, const uint8_t* next) {
   WorkerSpace& space = parallel_.space(worker);
   const int64_t width = of.mlp->gate.rows;
   const int64_t first_column = part * kInnerColumns;
@@ -171,8 +182,12 @@ void Forward::inner_columns(const MlpRows& of, const InputForms& forms, const Ac
   const int64_t first_tile = first_column / kTileRows;
   for (int64_t tile = 0; tile * kTileRows < columns; ++tile) {
     const int64_t at = tile * kTileRows;
-    parallel_.multiply(of.mlp->gate, first_tile + tile, x, x_row, of.rows, space.gate + at, kInnerColumns, worker);
-    parallel_.multiply(of.mlp->up, first_tile + tile, x, x_row, of.rows, space.up + at, kInnerColumns, worker);
+    const PackedMatrix& gate = of.mlp->gate;
+    const PackedMatrix& up = of.mlp->up;
+    parallel_.multiply(gate, first_tile + tile, x, x_row, of.rows, space.gate + at, kInnerColumns, worker,
+                       up.tile_at(first_tile + tile));
+    parallel_.multiply(up, first_tile + tile, x, x_row, of.rows, space.up + at, kInnerColumns, worker,
+                       at + kTileRows < columns ? gate.tile_at(first_tile + tile + 1) : next);
   }
   for (int64_t r = 0; r < of.rows; ++r) {
     float* gate = space.gate + r * kInnerColumns;
@@ -197,26 +212,33 @@ void Forward::down_tiles(const Layer& layer, int64_t first_tile, int64_t tiles, 
   WorkerSpace& space = parallel_.space(worker);
   const int64_t tile_values = rows_ * kTileRows;
   std::memset(space.mlp_sum, 0, static_cast<size_t>(tiles * tile_values) * sizeof(float));
-  const auto for_each_block = [&](const MlpRows& of, const Activations& inner, const auto& add) {
-    const int64_t block = block_rows(of.mlp->down.columns);
+  const auto for_each_block = [&](const MlpRows& of, const Activations& inner, const uint8_t* next, const auto& add) {
+    const PackedMatrix& w = of.mlp->down;
+    const int64_t block = block_rows(w.columns);
     for (int64_t first = of.first_row; first < of.first_row + of.rows; first += block) {
       const int64_t rows = std::min(block, of.first_row + of.rows - first);
       for (int64_t t = 0; t < tiles; ++t) {
-        parallel_.multiply(of.mlp->down, first_tile + t, inner, first, rows, space.tile, kTileRows, worker);
+        const uint8_t* follows = t + 1 < tiles ? w.tile_at(first_tile + t + 1) : next;
+        parallel_.multiply(w, first_tile + t, inner, first, rows, space.tile, kTileRows, worker, follows);
         add(first, rows, space.mlp_sum + t * tile_values);
       }
     }
   };
-  for (const MlpRows& expert : experts_) {
+  const bool has_always = layer.always.gate.rows > 0;
+  for (size_t i = 0; i < experts_.size(); ++i) {
     if (parallel_.stopped(worker)) return;
-    for_each_block(expert, work_.expert_inner, [&](int64_t first, int64_t rows, float* sum) {
+    const bool is_last = i + 1 == experts_.size();
+    const Mlp& following = is_last ? layer.always : *experts_[i + 1].mlp;
+    const uint8_t* next = is_last && !has_always ? nullptr : following.down.tile_at(first_tile);
+    for_each_block(experts_[i], work_.expert_inner, next, [&](int64_t first, int64_t rows, float* sum) {
       kernels_.add_weighted_rows(space.tile, work_.gathered_token + first, work_.gathered_weight + first, rows, sum);
     });
   }
-  if (layer.always.gate.rows > 0) {
-    for_each_block({&layer.always, 0, rows_}, work_.always_inner, [&](int64_t first, int64_t rows, float* sum) {
-      kernels_.add(space.tile, rows * kTileRows, sum + first * kTileRows);
-    });
+  if (has_always) {
+    for_each_block({&layer.always, 0, rows_}, work_.always_inner, nullptr,
+                   [&](int64_t first, int64_t rows, float* sum) {
+                     kernels_.add(space.tile, rows * kTileRows, sum + first * kTileRows);
+                   });
   }
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t column = (first_tile + t) * kTileRows;

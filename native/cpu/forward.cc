@@ -108,7 +108,7 @@ void Forward::add_projection(const Layer& layer) {
   const std::array<const PackedMatrix*, 1> matrices = {&layer.dense};
   parallel_.products(matrices, rows_, [&](const ProductPart& part, int worker) {
     float* tile = parallel_.space(worker).tile;
-    parallel_.multiply(*part.w, part.tile, mixed(), part.first_row, part.rows, tile, kTileRows, worker);
+    parallel_.multiply(*part.w, part.tile, mixed(), part.first_row, part.rows, tile, kTileRows, worker, part.next);
     for (int64_t r = 0; r < part.rows; ++r) {
       kernels_.add(tile + r * kTileRows, part.columns,
                    work_.residual + (part.first_row + r) * config_.hidden + part.first_column);
@@ -136,7 +136,7 @@ void Forward::head() {
   const std::array<const PackedMatrix*, 1> matrices = {&w};
   parallel_.products(matrices, wanted, [&](const ProductPart& part, int worker) {
     float* tile = parallel_.space(worker).tile;
-    parallel_.multiply(w, part.tile, head_inputs(), part.first_row, part.rows, tile, kTileRows, worker);
+    parallel_.multiply(w, part.tile, head_inputs(), part.first_row, part.rows, tile, kTileRows, worker, part.next);
     for (int64_t r = 0; r < part.rows; ++r) {
       std::copy_n(tile + r * kTileRows, part.columns,
                   logits[static_cast<size_t>(part.first_row + r)] + part.first_column);

@@ -70,7 +70,7 @@ class Forward {
   void gate_and_up(const Layer& layer, const LayerForms& forms);
   const Activations& gather_inputs(const MlpRows& of, const InputForms& forms, int worker);
   void inner_columns(const MlpRows& of, const InputForms& forms, const Activations& to, const Activations& x,
-                     int64_t x_row, int64_t part, int worker);
+                     int64_t x_row, int64_t part, int worker, const uint8_t* next);
   void down(const Layer& layer);
   void down_tiles(const Layer& layer, int64_t first_tile, int64_t tiles, int worker);
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <span>
+#include <tuple>
+#include <utility>
 
 #include "cpu/model.h"
 
@@ -34,7 +36,8 @@ struct ProductPart {
   int64_t first_row;
   int64_t rows;
   int64_t first_column;
-  int64_t columns;  // 64, or less in the last tile
+  int64_t columns;      // 64, or less in the last tile
+  const uint8_t* next;  // the weights that the thread reads afterwards; null: not known
 };
 
 class Parallel {
@@ -52,6 +55,11 @@ class Parallel {
     model_.pool.run(count, [&](int64_t job, int worker) {
       if (!interrupt_.stopped(worker)) body(job, worker);
     });
+  }
+
+  // Whether `worker` will do the job after this one too, as far as can be said.
+  bool goes_on(int64_t job, int64_t count, int worker) const {
+    return job + 1 < count && job + 1 != model_.pool.share_begin(count, worker + 1);
   }
 
   // body(row, worker) for work of a few microseconds on single rows. Two rows or one stay on the calling thread: waking
@@ -72,26 +80,34 @@ class Parallel {
     int64_t tiles = 0;
     for (const PackedMatrix* w : matrices) tiles += w->tile_count();
     const int64_t block = block_rows(matrices.front()->columns);
-    jobs(tiles * ((rows + block - 1) / block), [&](int64_t job, int worker) {
+    const auto tile_of = [&](int64_t job) {
+      int64_t tile = job % tiles;
+      size_t index = 0;
+      while (tile >= matrices[index]->tile_count()) tile -= matrices[index++]->tile_count();
+      return std::pair(matrices[index], tile);
+    };
+    const int64_t count = tiles * ((rows + block - 1) / block);
+    jobs(count, [&](int64_t job, int worker) {
       ProductPart part{};
       part.first_row = job / tiles * block;
       part.rows = std::min(block, rows - part.first_row);
-      part.tile = job % tiles;
-      size_t index = 0;
-      while (part.tile >= matrices[index]->tile_count()) part.tile -= matrices[index++]->tile_count();
-      part.w = matrices[index];
+      std::tie(part.w, part.tile) = tile_of(job);
+      if (goes_on(job, count, worker)) {
+        const auto [w, tile] = tile_of(job + 1);
+        part.next = w->tile_at(tile);
+      }
       part.first_column = part.tile * kTileRows;
       part.columns = std::min(kTileRows, part.w->rows - part.first_column);
       body(part, worker);
     });
   }
 
-  // y[r][0..64) = rows [first_row, first_row + rows) of x · one tile of w, transposed.
+  // y[r][0..64) = rows [first_row, first_row + rows) of x · one tile of w, transposed. `next`: as in ProductPart.
   void multiply(const PackedMatrix& w, int64_t tile, const Activations& x, int64_t first_row, int64_t rows, float* y,
-                int64_t y_stride, int worker) {
+                int64_t y_stride, int worker, const uint8_t* next) {
     const WorkerSpace& scratch = space(worker);
     if (w.is_coded()) {
-      model_.kernels->matmul_coded(w, tile, x.codes.rows_for(w), first_row, rows, y, y_stride, scratch.coded);
+      model_.kernels->matmul_coded(w, tile, x.codes.rows_for(w), first_row, rows, y, y_stride, scratch.coded, next);
     } else {
       model_.kernels->matmul_tile(w, tile, x.values + first_row * x.stride, x.stride, rows, y, y_stride, scratch.panel);
     }
@@ -101,11 +117,11 @@ class Parallel {
   void multiply(const ProductPart& part, const Activations& x, float* y, int64_t y_stride, int worker) {
     float* to = y + part.first_row * y_stride + part.first_column;
     if (part.columns == kTileRows) {
-      multiply(*part.w, part.tile, x, part.first_row, part.rows, to, y_stride, worker);
+      multiply(*part.w, part.tile, x, part.first_row, part.rows, to, y_stride, worker, part.next);
       return;
     }
     float* tile = space(worker).tile;
-    multiply(*part.w, part.tile, x, part.first_row, part.rows, tile, kTileRows, worker);
+    multiply(*part.w, part.tile, x, part.first_row, part.rows, tile, kTileRows, worker, part.next);
     for (int64_t row = 0; row < part.rows; ++row) {
       std::copy_n(tile + row * kTileRows, part.columns, to + row * y_stride);
     }

@@ -106,10 +106,9 @@ void ThreadPool::take_jobs(int worker) {
 void ThreadPool::run_region(int64_t jobs, Call call, const void* context) {
   std::optional<Awake> awake;
   if (awake_.load(std::memory_order_relaxed) == 0) awake.emplace(*this);
-  const int64_t count = threads();
-  for (int64_t worker = 0; worker < count; ++worker) {
-    const auto first = static_cast<uint64_t>(jobs * worker / count);
-    const auto end = static_cast<uint64_t>(jobs * (worker + 1) / count);
+  for (int worker = 0; worker < threads(); ++worker) {
+    const auto first = static_cast<uint64_t>(share_begin(jobs, worker));
+    const auto end = static_cast<uint64_t>(share_begin(jobs, worker + 1));
     shares_[static_cast<size_t>(worker)].left.store(first | end << 32, std::memory_order_relaxed);
   }
   call_ = call;

@@ -26,6 +26,9 @@ class ThreadPool {
   Status start(int threads);
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // Where the share of `worker` begins when so many jobs are run; it ends where the next one's begins.
+  int64_t share_begin(int64_t jobs, int worker) const { return jobs * worker / threads(); }
+
   // While one lives, the workers spin between regions instead of parking, which makes a region cost about a
   // microsecond. One for each call on the model. May be nested.
   class Awake {

@@ -144,7 +144,8 @@ class Bench {
         uint8_t* space = scratch.data() + worker * scratch_bytes;
         float* to = outputs + tile * cpu::kTileRows;
         if (w.is_coded()) {
-          kernels_.matmul_coded(w, tile, codes, 0, rows, to, y_stride, space);
+          const uint8_t* next = tile + 1 < w.tile_count() ? w.tile_at(tile + 1) : nullptr;
+          kernels_.matmul_coded(w, tile, codes, 0, rows, to, y_stride, space, next);
         } else {
           kernels_.matmul_tile(w, tile, x.data(), kColumns, rows, to, y_stride, reinterpret_cast<float*>(space));
         }

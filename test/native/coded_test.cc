@@ -124,7 +124,8 @@ std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const
   uint8_t* scratch = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
   std::vector<uint8_t> guard(scratch + scratch_bytes, memory.data() + memory.size());
   for (int64_t tile = 0; tile < w.tile_count(); ++tile) {
-    kernels.matmul_coded(w, tile, x, first, rows, y.data() + tile * kTileRows, stride, scratch);
+    kernels.matmul_coded(w, tile, x, first, rows, y.data() + tile * kTileRows, stride, scratch,
+                         tile + 1 < w.tile_count() ? w.tile_at(tile + 1) : nullptr);
   }
   CHECK(std::equal(guard.begin(), guard.end(), scratch + scratch_bytes));
   std::vector<float> out;

@@ -10,8 +10,17 @@ namespace {
 
 constexpr int64_t kQuadBytes = 4 * kTileRows;  // the whole tile of four columns, or of eight in half bytes
 constexpr int64_t kVecBytes = 4 * kLanes;      // of these, the outputs of one vector
-// Tried at 512 to 4096 in the kernel bench.
-constexpr int64_t kCodesAheadBytes = 2048;
+// What is read after a tile. While the tile is multiplied, each of its lines calls for one of the lines there, in four
+// streams of a quarter each. The hardware alone looks ahead no further than a page and starts anew in each; so four
+// pages are always under way, and nothing is waited for where one tile ends and the next begins.
+struct NextTile {
+  const uint8_t* at;  // the line to go with the first one of this quad of columns
+  int64_t stream_bytes;
+};
+
+RS_INLINE void call_line(const NextTile& next, int64_t line_of_quad) {
+  __builtin_prefetch(next.at + line_of_quad * next.stream_bytes);
+}
 
 // --- What the instruction sets have in common: a vector of 32-bit sums.
 
@@ -112,11 +121,12 @@ constexpr int vecs_of_rows(int rows) { return rows == 1 ? 8 : 8 / rows; }
 #endif
 
 template <int kRows, int kVecs, bool kPrefetches>
-RS_INLINE void add_q8_quad(const uint8_t* codes, const int8_t* x, int64_t x_stride, Ints (&sums)[kRows][kVecs]) {
+RS_INLINE void add_q8_quad(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
+                           Ints (&sums)[kRows][kVecs]) {
   Q8Codes w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    if (kPrefetches && v * kVecBytes % 64 == 0) __builtin_prefetch(codes + kCodesAheadBytes + v * kVecBytes);
+    if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
     w[v] = q8_codes(load_codes(codes + v * kVecBytes));
   }
 #pragma GCC unroll 8
@@ -128,12 +138,12 @@ RS_INLINE void add_q8_quad(const uint8_t* codes, const int8_t* x, int64_t x_stri
 }
 
 template <int kRows, int kVecs, bool kPrefetches>
-RS_INLINE void add_q4_quads(const uint8_t* codes, const int8_t* x, int64_t x_stride, Ints (&sums)[kRows][kVecs],
-                            Ints (&high_sums)[kRows][kVecs]) {
+RS_INLINE void add_q4_quads(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
+                            Ints (&sums)[kRows][kVecs], Ints (&high_sums)[kRows][kVecs]) {
   Ints w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    if (kPrefetches && v * kVecBytes % 64 == 0) __builtin_prefetch(codes + kCodesAheadBytes + v * kVecBytes);
+    if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
     w[v] = low_halves(load_codes(codes + v * kVecBytes));
   }
 #pragma GCC unroll 8
@@ -153,7 +163,7 @@ RS_INLINE void add_q4_quads(const uint8_t* codes, const int8_t* x, int64_t x_str
 }
 
 template <PackedFormat kFormat, int kRows, int kVecs, bool kPrefetches>
-RS_INLINE void dot_products(const uint8_t* codes, const int8_t* x, int64_t x_stride, int64_t columns,
+RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
                             Ints (&dots)[kRows][kVecs]) {
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -162,12 +172,14 @@ RS_INLINE void dot_products(const uint8_t* codes, const int8_t* x, int64_t x_str
   }
   if constexpr (kFormat == PackedFormat::kQ8) {
     for (int64_t k = 0; k < columns; k += 8, codes += 2 * kQuadBytes) {
-      add_q8_quad<kRows, kVecs, kPrefetches>(codes, x + k, x_stride, dots);
-      add_q8_quad<kRows, kVecs, kPrefetches>(codes + kQuadBytes, x + k + 4, x_stride, dots);
+      add_q8_quad<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
+      next.at += 64;
+      add_q8_quad<kRows, kVecs, kPrefetches>(codes + kQuadBytes, next, x + k + 4, x_stride, dots);
+      next.at += 64;
     }
   } else {
-    for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes) {
-      add_q4_quads<kRows, kVecs, kPrefetches>(codes, x + k, x_stride, dots, dots);
+    for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, next.at += 64) {
+      add_q4_quads<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots, dots);
     }
   }
 }

@@ -28,7 +28,7 @@ struct PackedMatrix {
   int64_t columns = 0;
   int64_t group_columns = 0;  // coded: 32, 64 or 128; else how many products are added before the running sum
   bool has_offsets = false;
-  const uint8_t* tiles = nullptr;  // tile t lies at t * tile_bytes()
+  const uint8_t* tiles = nullptr;  // tile t lies at tile_at(t)
 
   // Inlined always, so that no file's copy of them is ever shared.
   __attribute__((always_inline)) bool is_coded() const {
@@ -47,6 +47,7 @@ struct PackedMatrix {
     if (is_coded()) return group_count() * block_bytes();
     return columns * kTileRows * (format == PackedFormat::kBF16 ? 2 : 4);
   }
+  __attribute__((always_inline)) const uint8_t* tile_at(int64_t tile) const { return tiles + tile * tile_bytes(); }
 };
 
 // Activations as the coded kernels read them: x = code * scale, both of the code's row and group. The codes are whole
@@ -80,9 +81,10 @@ struct Kernels {
   // the first of these rows. Two-byte codes multiply as whole numbers too: 128 * (dot of values) + (dot of low values).
   // Inside a group the products are added as integers, which is exact; then, group after
   // group, y = fma(float(dot), weight scale * x scale, y), and with offsets y = fma(offset, x scale * float(x sum), y).
-  // `scratch`: kCodedScratchBytes, at a cache line.
+  // `scratch`: kCodedScratchBytes, at a cache line. `next`: where this thread reads next, if that is known, else null.
+  // Of there, as many bytes as the tile has may be called near meanwhile: advice only, on which no result depends.
   void (*matmul_coded)(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                       float* y, int64_t y_stride, uint8_t* scratch);
+                       float* y, int64_t y_stride, uint8_t* scratch, const uint8_t* next);
   // Rows [first_row, first_row + rows) of `out` from as many rows at x.
   void (*quantize_rows)(const float* x, int64_t x_stride, int64_t first_row, int64_t rows, const QuantizedRows& out);
   // Columns [first_column, first_column + columns) of one row, from x[0..columns). Starts at a group; ends at one or

@@ -30,7 +30,7 @@ RS_INLINE void dot_group(const PackedMatrix& w, const uint8_t* codes, const int8
 }
 
 void matmul_coded(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                  float* y, int64_t y_stride, uint8_t*) {
+                  float* y, int64_t y_stride, uint8_t*, const uint8_t*) {
   const int64_t groups = w.group_count();
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = first_row + r;

@@ -15,6 +15,8 @@ constexpr int64_t kAmxFewestRows = 4;       // below, the vector kernel is faste
 constexpr int64_t kAmxFewestRowsOfQ4 = 12;  // widening the codes must pay too
 constexpr int64_t kAmxPassTiles = 4;        // of rows pass a group of the weights while these, x and the sums are near
 constexpr int64_t kAmxOutputs = 32;         // whose weights stay in tiles while rows pass
+// How far ahead codes that are widened are called for; tried at 512 to 4096 in the kernel bench.
+constexpr int64_t kCodesAheadBytes = 2048;
 constexpr int64_t kDotTileInts = kAmxRows * 16;
 
 // The intrinsics do not tell the compiler which memory they read and write.
@@ -208,10 +210,10 @@ void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const Quantiz
 }
 
 void matmul_coded_amx(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                      float* y, int64_t y_stride, uint8_t* scratch_bytes) {
+                      float* y, int64_t y_stride, uint8_t* scratch_bytes, const uint8_t* next) {
   const bool is_wide = x.low_offset != 0;
   const int64_t fewest_rows = w.format == PackedFormat::kQ4 ? kAmxFewestRowsOfQ4 : kAmxFewestRows;
-  if (rows < fewest_rows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes);
+  if (rows < fewest_rows) return matmul_coded(w, tile, x, first_row, rows, y, y_stride, scratch_bytes, next);
   const AmxScratch scratch = amx_scratch(scratch_bytes);
   const uint8_t* const codes = w.tiles + tile * w.tile_bytes();
   const int64_t depth = w.group_columns == 128 ? 64 : w.group_columns;

@@ -121,7 +121,7 @@ RS_INLINE void multiply_coded_rows(const PackedMatrix& w, const uint8_t* tile, c
 
 template <class Machine>
 void matmul_coded_arm(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                      float* y, int64_t y_stride, uint8_t*) {
+                      float* y, int64_t y_stride, uint8_t*, const uint8_t*) {
   const uint8_t* codes = w.tiles + tile * w.tile_bytes();
   CodedRows in = CodedRows::from({x.values, x.stride, x.scales, x.sums, x.groups, x.low_offset, y, 0}, first_row);
   in.y_stride = y_stride;

@@ -50,20 +50,23 @@ RS_INLINE void add_dots(const Ints* dots, int32_t excess, const float* scales, b
   }
 }
 
-// Only the first rows to pass a group call for the codes that follow.
+// Only the first rows to pass a group call for what is read next.
 template <PackedFormat kFormat, int kRows, bool kPrefetches>
-RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, const GroupRows& in) {
+RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, const NextTile& next,
+                                   const GroupRows& in) {
   constexpr int kVecs = vecs_of_rows(kRows);
   constexpr int32_t kExcess = kFormat == PackedFormat::kQ4 ? 8 : kQ8Excess;
   const float* scales = reinterpret_cast<const float*>(codes + w.code_bytes());
 #pragma GCC unroll 1
   for (int first = 0; first < kTileRows / kLanes; first += kVecs) {
     const uint8_t* from = codes + first * kVecBytes;
+    const NextTile next_from = {next.at + first * kVecBytes / 64 * next.stream_bytes, next.stream_bytes};
     Ints dots[kRows][kVecs];
-    dot_products<kFormat, kRows, kVecs, kPrefetches>(from, in.values, in.stride, w.group_columns, dots);
+    dot_products<kFormat, kRows, kVecs, kPrefetches>(from, next_from, in.values, in.stride, w.group_columns, dots);
     if (in.low_offset != 0) {
       Ints low[kRows][kVecs];
-      dot_products<kFormat, kRows, kVecs, false>(from, in.values + in.low_offset, in.stride, w.group_columns, low);
+      dot_products<kFormat, kRows, kVecs, false>(from, next_from, in.values + in.low_offset, in.stride, w.group_columns,
+                                                 low);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -77,46 +80,55 @@ RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, 
                       in.y + r * in.y_stride + first * kLanes);
     }
   }
+  if (!kPrefetches) return;
+  for (int64_t at = w.code_bytes(); at < w.block_bytes(); at += kQuadBytes) {
+#pragma GCC unroll 4
+    for (int64_t line = 0; line < 4; ++line) call_line({next.at + at / 4, next.stream_bytes}, line);
+  }
 }
 
 template <PackedFormat kFormat>
-void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const GroupRows& rows_in, int64_t rows) {
+void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* next_tile, const GroupRows& rows_in,
+                   int64_t rows) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < kTileRows; n += kLanes) store(rows_in.y + r * rows_in.y_stride + n, Vec{});
   }
   GroupRows in = rows_in;
   const int64_t block_bytes = w.block_bytes();
+  // Where nothing is known to follow, the later quarters of the tile itself are called for early.
+  NextTile next = {next_tile == nullptr ? tile : next_tile, w.tile_bytes() / 4};
   for (int64_t group = 0; group < rows_in.groups; ++group, tile += block_bytes) {
     int64_t row = 0;
     if (rows >= kMostRows) {
-      multiply_group_rows<kFormat, kMostRows, true>(w, tile, in);
+      multiply_group_rows<kFormat, kMostRows, true>(w, tile, next, in);
       for (row = kMostRows; row + kMostRows <= rows; row += kMostRows) {
-        multiply_group_rows<kFormat, kMostRows, false>(w, tile, rows_from(in, row));
+        multiply_group_rows<kFormat, kMostRows, false>(w, tile, next, rows_from(in, row));
       }
     } else if (rows >= 2) {
-      multiply_group_rows<kFormat, 2, true>(w, tile, in);
+      multiply_group_rows<kFormat, 2, true>(w, tile, next, in);
       row = 2;
     }
-    for (; row + 2 <= rows; row += 2) multiply_group_rows<kFormat, 2, false>(w, tile, rows_from(in, row));
-    if (row < rows) multiply_group_rows<kFormat, 1, true>(w, tile, rows_from(in, row));
+    for (; row + 2 <= rows; row += 2) multiply_group_rows<kFormat, 2, false>(w, tile, next, rows_from(in, row));
+    if (row < rows) multiply_group_rows<kFormat, 1, true>(w, tile, next, rows_from(in, row));
     in.values += w.group_columns;
     ++in.scales;
     ++in.sums;
+    next.at += block_bytes / 4;
   }
 }
 
 void matmul_coded(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                  float* y, int64_t y_stride, uint8_t*) {
-  const uint8_t* codes = w.tiles + tile * w.tile_bytes();
+                  float* y, int64_t y_stride, uint8_t*, const uint8_t* next) {
+  const uint8_t* codes = w.tile_at(tile);
   const GroupRows all = {x.values, x.stride, x.low_offset, x.scales, x.sums, x.groups, y - first_row * y_stride,
                          y_stride};
   for (int64_t row = 0; row < rows; row += kRowsPerPass) {
     const int64_t count = rows - row < kRowsPerPass ? rows - row : kRowsPerPass;
     const GroupRows in = rows_from(all, first_row + row);
     if (w.format == PackedFormat::kQ8) {
-      multiply_pass<PackedFormat::kQ8>(w, codes, in, count);
+      multiply_pass<PackedFormat::kQ8>(w, codes, next, in, count);
     } else {
-      multiply_pass<PackedFormat::kQ4>(w, codes, in, count);
+      multiply_pass<PackedFormat::kQ4>(w, codes, next, in, count);
     }
   }
 }
