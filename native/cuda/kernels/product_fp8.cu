@@ -1,5 +1,5 @@
 // Owns: the kernels of products with fp8 weights; no checkpoint has offsets beside them.
-#include "cuda/kernels/product_tile.cuh"
+#include "cuda/kernels/product_launch.cuh"
 
 namespace ringside::cuda {
 
@@ -7,11 +7,11 @@ template <>
 Status launch_product_of<MatrixFormat::kFP8>(const ProductCall& call, cudaStream_t stream) {
   switch (call.w.first.group_columns) {
     case 32:
-      return launch_rows<MatrixFormat::kFP8, 32, false>(call, stream);
+      return launch_kernel<MatrixFormat::kFP8, 32, false>(call, stream);
     case 64:
-      return launch_rows<MatrixFormat::kFP8, 64, false>(call, stream);
+      return launch_kernel<MatrixFormat::kFP8, 64, false>(call, stream);
     default:
-      return launch_rows<MatrixFormat::kFP8, 128, false>(call, stream);
+      return launch_kernel<MatrixFormat::kFP8, 128, false>(call, stream);
   }
 }
 

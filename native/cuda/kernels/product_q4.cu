@@ -1,5 +1,5 @@
 // Owns: the kernels of products with Q4 weights.
-#include "cuda/kernels/product_tile.cuh"
+#include "cuda/kernels/product_launch.cuh"
 
 namespace ringside::cuda {
 namespace {
@@ -8,11 +8,11 @@ template <bool kOffsets>
 Status launch_group(const ProductCall& call, cudaStream_t stream) {
   switch (call.w.first.group_columns) {
     case 32:
-      return launch_rows<MatrixFormat::kQ4, 32, kOffsets>(call, stream);
+      return launch_kernel<MatrixFormat::kQ4, 32, kOffsets>(call, stream);
     case 64:
-      return launch_rows<MatrixFormat::kQ4, 64, kOffsets>(call, stream);
+      return launch_kernel<MatrixFormat::kQ4, 64, kOffsets>(call, stream);
     default:
-      return launch_rows<MatrixFormat::kQ4, 128, kOffsets>(call, stream);
+      return launch_kernel<MatrixFormat::kQ4, 128, kOffsets>(call, stream);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "cuda/kernels/codes.cuh"
 #include "cuda/kernels/product.h"
 #include "cuda/kernels/product_epilogue.cuh"
+#include "cuda/kernels/warpgroup.cuh"
 
 namespace ringside::cuda {
 
@@ -227,6 +228,7 @@ struct TileProduct {
 
 template <MatrixFormat kFormat, int kGroupColumns, bool kOffsets, class Shape>
 __global__ void __launch_bounds__(Shape::threads, 1) product_kernel(const ProductCall call) {
+#if !defined(RS_WARPGROUP_CODE)  // else product_warpgroup.cuh has it
   extern __shared__ __align__(128) uint8_t shared[];
   constexpr int kRowBytes = kStepColumns * 2, kStageBytes = Shape::rows * kRowBytes, kChunks = kRowBytes / 16;
   const int out_blocks = (call.w.first.rows + Shape::outputs - 1) / Shape::outputs;
@@ -279,6 +281,7 @@ __global__ void __launch_bounds__(Shape::threads, 1) product_kernel(const Produc
   product.stage_results(reinterpret_cast<float*>(shared), warp_row, warp_out * Shape::out_tiles * 16);
   __syncthreads();
   store_tile<Shape::outputs>(call, tile, first_output, reinterpret_cast<const float*>(shared), Shape::threads);
+#endif
 }
 
 template <MatrixFormat kFormat, int kGroupColumns, bool kOffsets, class Shape>

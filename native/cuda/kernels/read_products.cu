@@ -30,8 +30,9 @@ Status check_call(const ProductCall& call) {
     return argument_error("offsets of a product's matrix", "8-bit or 4-bit codes",
                           w.format == MatrixFormat::kFP8 ? "fp8" : "bf16");
   }
-  if (call.x_stride % 8 != 0 || call.out_stride % 4 != 0) {
-    return argument_error("strides of a product", "multiples of 8 and 4",
+  const bool wide = call.epilogue == Epilogue::kStoreF32 || call.epilogue == Epilogue::kAddF32;
+  if (call.x_stride % 8 != 0 || call.out_stride % (wide ? 4 : 8) != 0) {  // 16 bytes are stored at once
+    return argument_error("strides of a product", wide ? "multiples of 8 and 4" : "multiples of 8",
                           std::to_string(call.x_stride) + " and " + std::to_string(call.out_stride));
   }
   return Unit{};
