@@ -161,6 +161,26 @@ TEST("the bits of a row do not depend on the other rows or on the shape of the t
   }
 }
 
+TEST("rows in the order of k give the same bits") {
+  const Result<bool> wanted = products_want_order();
+  CHECK(wanted.ok());
+  if (!wanted.ok() || !wanted.value()) return;  // another card: its products take rows as they are
+  for (const Kind& kind : kinds()) {
+    const HostMatrix host = random_matrix(kind.format, 144, 384, kind.group_columns, kind.offsets, 61);
+    const DeviceStackData w = upload(host);
+    const int64_t rows = 217, stride = 400;
+    const DeviceBuffer<bf16> x(random_bf16(rows * stride, 62));
+    DeviceBuffer<bf16> ordered(rows * 384);
+    check_ok(order_rows(kind.format, ReadRows{x.get(), stride, rows}, 384, ordered.get(), 384, nullptr), "order");
+    DeviceBuffer<float> plain(rows * 144), got(rows * 144);
+    check_ok(multiply_rows(w.matrix(), ReadRows{x.get(), stride, rows}, plain.get(), 144, nullptr), "plain");
+    check_ok(multiply_rows(w.matrix(), ReadRows{ordered.get(), 384, rows, true}, got.get(), 144, nullptr), "ordered");
+    if (std::memcmp(plain.download().data(), got.download().data(), plain.bytes()) != 0) {
+      check::fail(__FILE__, __LINE__, name_of(kind) + ": other bits");
+    }
+  }
+}
+
 TEST("what a product cannot do is refused with its reason, and a failing call comes back as an error") {
   const DeviceStackData w = upload(random_matrix(MatrixFormat::kQ8, 16, 128, 128, false, 41));
   const DeviceBuffer<bf16> x(random_bf16(256, 42));
@@ -184,7 +204,7 @@ TEST("what a product cannot do is refused with its reason, and a failing call co
 }
 
 void time_product(const char* name, const Kind& kind, int outputs, int columns, int64_t rows, int tile_rows,
-                  Epilogue epilogue) {
+                  Epilogue epilogue, bool ordered = false) {
   const int copies = 4;  // no weights of the run before in L2
   const DeviceStackData w = random_stack(kind.format, outputs, columns, kind.group_columns, kind.offsets, copies, 51);
   const DeviceBuffer<bf16> x(random_bf16(rows * columns, 52));
@@ -193,6 +213,15 @@ void time_product(const char* name, const Kind& kind, int outputs, int columns, 
   call.x = x.get(), call.x_stride = columns, call.rows = rows, call.epilogue = epilogue, call.out = out.get();
   call.tile_rows = tile_rows != 0 ? tile_rows : product_tile_rows(w.matrix(), rows);
   call.out_stride = epilogue == Epilogue::kSiluBF16 ? outputs / 2 : outputs;
+  DeviceBuffer<bf16> in_order;
+  if (ordered) {
+    in_order = DeviceBuffer<bf16>(x.count());
+    const ReadRows read{x.get(), columns, rows};
+    const double order_ms = median_ms(
+        20, [&](int) { check_ok(order_rows(kind.format, read, columns, in_order.get(), columns, nullptr), "order"); });
+    std::printf("  ordered in %.4f ms:", order_ms);
+    call.x = in_order.get(), call.x_ordered = true;
+  }
   const double ms = median_ms(20, [&](int i) {
     call.w = DeviceStack{w.stack.at(i % copies), 1};
     check_ok(launch_product(call, nullptr), name);
@@ -206,7 +235,13 @@ void time_product(const char* name, const Kind& kind, int outputs, int columns, 
 TEST("--bench products of the mini shape") {
   if (!bench_asked()) return;
   const Kind q8{MatrixFormat::kQ8, 128, false}, q4{MatrixFormat::kQ4, 128, false}, q4_64{MatrixFormat::kQ4, 64, true};
+  const Result<bool> wanted = products_want_order();
+  const bool ordered = wanted.ok() && wanted.value();
   for (const Kind& kind : {q8, q4, q4_64}) {
+    if (ordered) {
+      time_product("qkv", kind, 6144, 2048, 4096, 0, Epilogue::kStoreBF16, true);
+      time_product("dense", kind, 2048, 2048, 4096, 0, Epilogue::kAddF32, true);
+    }
     time_product("qkv", kind, 6144, 2048, 4096, 0, Epilogue::kStoreBF16);
     time_product("dense", kind, 2048, 2048, 4096, 0, Epilogue::kAddF32);
   }

@@ -31,6 +31,13 @@ inline constexpr int kBlockPasses = kFormat == MatrixFormat::kQ4&& kGroupColumns
 
 #if defined(__CUDACC__)
 
+// Rows "in the order of k": where word `word` (two columns) of 64 columns lies when multiplications take the columns
+// of a row from memory as they come, 16 at a time.
+__host__ __device__ __forceinline__ int ordered_word(MatrixFormat format, int word) {
+  const int words = format == MatrixFormat::kBF16 ? 8 : format == MatrixFormat::kQ4 ? 32 : 16, lane_words = words / 4;
+  return word / words * words + word % lane_words * 4 + word % words / lane_words;
+}
+
 // A lane's 16 bytes of a block: x, y of output l / 4 and z, w of output l / 4 + 8. Weights are only read, so they take
 // the read-only path.
 __device__ __forceinline__ uint4 load_codes(const uint8_t* block, int lane) {

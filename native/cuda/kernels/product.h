@@ -29,6 +29,9 @@ struct ProductCall {
   const int32_t* tile_count;
   int32_t max_tiles, tile_rows;
   const int32_t* gather;  // row i of the lists is row gather[i] of x; null: row i
+  bool x_ordered;         // rows of x lie in the order of k of w's format, see order_rows
+  bool out_ordered;       // kSiluBF16: so shall those of out, for a matrix of format out_order
+  MatrixFormat out_order;
   Epilogue epilogue;
   void* out;
   int64_t out_stride;

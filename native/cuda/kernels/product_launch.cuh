@@ -17,6 +17,10 @@ Status launch_kernel(const ProductCall& call, cudaStream_t stream) {
   if (code.ptxVersion == 90 && code.binaryVersion == 90) {
     return launch_warpgroups<kFormat, kGroupColumns, kOffsets>(call, multiprocessors, stream);
   }
+  if (call.x_ordered || call.out_ordered) {
+    return Error{ErrorKind::kArgumentInvalid, "order of a product's rows", "as they are, on this card",
+                 "the order of k"};
+  }
   return launch_rows<kFormat, kGroupColumns, kOffsets>(call, stream);
 }
 

@@ -44,8 +44,9 @@ struct TileWalk {
   __device__ bool done() const { return index >= count; }
   __device__ void next() { index += static_cast<int>(gridDim.x); }
   __device__ int first_output() const { return index % out_blocks * kWgOutputs; }
-  __device__ RowTile rows(const ProductCall& call) const { return rows_at(call, index / out_blocks); }
-  __device__ static RowTile rows_at(const ProductCall& call, int tile) {
+  // Of the last tile if there are no more: something that may be read.
+  __device__ RowTile rows(const ProductCall& call) const {
+    const int tile = min(index, count - 1) / out_blocks;
     if (call.tiles != nullptr) return call.tiles[tile];
     const int first = tile * call.tile_rows;
     return RowTile{0, first, static_cast<int>(min(call.rows - first, static_cast<int64_t>(call.tile_rows)))};
@@ -63,13 +64,6 @@ struct RingPlace {
 
 // The place in a panel of 64 columns (32 words) where word `word` of the row belongs, as wgmma walks k: matrix.h's
 // order.
-template <MatrixFormat kFormat>
-__device__ __forceinline__ int panel_word(int word) {
-  constexpr int kWords = kBlockColumns<kFormat> / 2, kLaneWords = kWords / 4;
-  const int block = word / kWords, q = word % kWords / kLaneWords, j = word % kLaneWords;
-  return block * kWords + 4 * j + q;
-}
-
 // Σ x of every group of the rows of one warp, from the stage; eight lanes a row add in one fixed tree.
 template <MatrixFormat kFormat, int kGroupColumns>
 __device__ void sum_groups(const uint8_t* stage, float* x_sums, int warp, int rows) {
@@ -114,13 +108,38 @@ __device__ void sum_groups(const uint8_t* stage, float* x_sums, int warp, int ro
   }
 }
 
-// The third warpgroup: rows of x into the ring, word by word in the order of k.
+// 128 columns of rows warp, warp + 4, … to `stage`, the place of the first of them; lane i has the offset of the i-th.
+// Word by word: place[i & 1] is where a lane's word of a panel belongs in row i.
+__device__ __forceinline__ void fetch_words(const bf16* x, int64_t offset, int rows, uint32_t stage,
+                                            const uint32_t (&place)[2], int lane) {
+#pragma unroll 4
+  for (int i = 0; i < rows; i++) {
+    const bf16* const source = x + lane * 2 + __shfl_sync(0xffffffffu, offset, i);
+    const uint32_t to = stage + i * 512 + place[i & 1];
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(source));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to + kPanelBytes), "l"(source + 64));
+  }
+}
+
+// The same of rows that lie in the order of k already: two rows at once, 16 bytes a lane. An odd last row brings a
+// neighbour, whose offset is that of row 0 of x.
+__device__ __forceinline__ void fetch_ordered(const bf16* x, int64_t offset, int rows, uint32_t stage, int warp,
+                                              int lane) {
+  const int chunk = lane & 15, second = lane >> 4;
+  const uint32_t to = stage + (chunk >> 3) * kPanelBytes + second * 512 + (((chunk & 7) ^ (warp + second * 4)) << 4);
+#pragma unroll 4
+  for (int i = 0; i < rows; i += 2) {
+    cp_async_16(to + i * 512, x + __shfl_sync(0xffffffffu, offset, i + second) + chunk * 8);
+  }
+}
+
+// The third warpgroup: rows of x into the ring, in the order of k.
 template <MatrixFormat kFormat, int kGroupColumns, bool kOffsets>
 __device__ void fill_ring(const ProductCall& call, uint8_t* shared, uint32_t full, uint32_t empty) {
   constexpr int kAhead = 2;  // stages under way; the one before them is handed over
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32 & 3;
   const int steps = call.w.first.columns / kWgStepColumns;
-  const int word = panel_word<kFormat>(lane);
+  const int word = ordered_word(kFormat, lane);
   // Row warp + 4i: its last three bits are warp or warp + 4.
   const uint32_t place[2] = {static_cast<uint32_t>((word / 4 ^ warp) * 16 + word % 4 * 4),
                              static_cast<uint32_t>((word / 4 ^ (warp + 4)) * 16 + word % 4 * 4)};
@@ -139,28 +158,34 @@ __device__ void fill_ring(const ProductCall& call, uint8_t* shared, uint32_t ful
     barrier_arrive(full + hand.slot * 8);
     hand.next();
   };
-  for (TileWalk walk(call); !walk.done(); walk.next()) {
-    const RowTile tile = walk.rows(call);
-    const int my_row = warp + 4 * lane;
-    int64_t offset = 0;  // of row warp + 4 * lane
-    if (my_row < tile.rows) {
-      offset = (call.gather != nullptr ? call.gather[tile.first + my_row] : tile.first + my_row) * call.x_stride;
-    }
-    const int my_rows = (tile.rows - warp + 3) / 4;
+  TileWalk walk(call);
+  if (walk.done()) return;
+  const int my_row = warp + 4 * lane;
+  // Of row warp + 4 * lane, in x.
+  const auto source_row = [&](const RowTile& tile) {
+    if (my_row >= tile.rows) return 0;
+    return call.gather != nullptr ? call.gather[tile.first + my_row] : tile.first + my_row;
+  };
+  RowTile tile = walk.rows(call);
+  int row = source_row(tile);
+  while (!walk.done()) {
+    const int64_t offset = row * call.x_stride;
+    const int my_rows = (tile.rows - warp + 3) / 4, rows = tile.rows;
+    walk.next();
+    tile = walk.rows(call);  // of the next tile, so that nobody waits for it then
     for (int step = 0; step < steps; step++) {
       barrier_wait(empty + fill.slot * 8, fill.parity ^ 1);
-      const bf16* const x = call.x + step * kWgStepColumns + lane * 2;
       const uint32_t stage = ring + fill.slot * kWgStageBytes + warp * 128;
-#pragma unroll 4
-      for (int i = 0; i < my_rows; i++) {
-        const bf16* const source = x + __shfl_sync(0xffffffffu, offset, i);
-        const uint32_t to = stage + i * 512 + place[i & 1];
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(source));
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to + kPanelBytes), "l"(source + 64));
+      const bf16* const x = call.x + step * kWgStepColumns;
+      if (call.x_ordered) {
+        fetch_ordered(x, offset, my_rows, stage, warp, lane);
+      } else {
+        fetch_words(x, offset, my_rows, stage, place, lane);
       }
       cp_async_commit();
       fill.next();
-      rows_of[2] = rows_of[1], rows_of[1] = rows_of[0], rows_of[0] = tile.rows;
+      rows_of[2] = rows_of[1], rows_of[1] = rows_of[0], rows_of[0] = rows;
+      if (step == 0) row = source_row(tile);
       if (++under_way > kAhead) {
         cp_async_wait<kAhead>();
         hand_over(rows_of[2]);
@@ -186,9 +211,8 @@ struct WeightStream {
   const float* offset;       // of the step that is multiplied next
   const float* next_offset;  // of the next tile
 
-  __device__ void aim(const ProductCall& call, const TileWalk& walk, int warp, int lane) {
+  __device__ void aim(const ProductCall& call, const TileWalk& walk, int matrix, int warp, int lane) {
     const DeviceMatrix& w = call.w.first;
-    const int matrix = walk.rows(call).matrix;
     const int tile = min(walk.first_output() / 16 + warp, w.rows / 16 - 1);
     block = w.blocks + matrix * w.block_bytes() + int64_t{tile} * (w.columns / kBlockColumns<kFormat>)*kBlockBytes;
     if constexpr (kScaled) {
@@ -226,60 +250,76 @@ __device__ __forceinline__ void flush_group(float (&sum)[kRows / 2], const float
   }
 }
 
-// One step of 128 columns. A batch of multiplications is 32 columns or one block, whichever is more; while the tensor
-// cores have one, the next is made bf16.
+// A step of 128 columns as batches of multiplications: 64 columns, or a group of 32.
+template <MatrixFormat kFormat, int kGroupColumns>
+struct Batches {
+  static constexpr bool kScaled = kFormat != MatrixFormat::kBF16;
+  static constexpr int kPasses = kBlockPasses<kFormat, kGroupColumns>;
+  static constexpr int kColumns = kPasses == 1 && kScaled && kGroupColumns < 64 ? kGroupColumns : 64;
+  static constexpr int kCount = kWgStepColumns / kColumns * kPasses;
+  static constexpr int kBlocks = kColumns / kBlockColumns<kFormat>;  // of one batch
+  static constexpr int kSteps = kColumns / 16;
+  static constexpr int kOfGroup = kScaled && kPasses == 1 ? kGroupColumns / kColumns : 1;
+};
+
+// The A operands of a batch.
+template <MatrixFormat kFormat, int kGroupColumns, class Codes>
+__device__ __forceinline__ void make_batch(const Codes& codes, int batch, int lane,
+                                           uint32_t (&a)[Batches<kFormat, kGroupColumns>::kSteps][4]) {
+  using B = Batches<kFormat, kGroupColumns>;
+#pragma unroll
+  for (int b = 0; b < B::kBlocks; b++) {
+    uint32_t made[kBlockSteps<kFormat>][4];
+    to_fragments<kFormat>(codes[batch / B::kPasses * B::kBlocks + b], made);
+#pragma unroll
+    for (int s = 0; s < kBlockSteps<kFormat>; s++) {
+      if constexpr (B::kPasses == 2) keep_group(made[s], lane, batch % 2);
+#pragma unroll
+      for (int i = 0; i < 4; i++) a[b * kBlockSteps<kFormat> + s][i] = made[s][i];
+    }
+  }
+}
+
+// One step. While the tensor cores have a batch, the next one is made bf16, that of the next step too: `a` comes with
+// the first batch of this step and leaves with that of the next.
 template <MatrixFormat kFormat, int kGroupColumns, bool kOffsets, int kRows>
 __device__ __forceinline__ void multiply_step(
     WeightStream<kFormat, kGroupColumns, kOffsets>& w, uint32_t stage, const float* x_sums, float (&sum)[kRows / 2],
     float (&group)[kRows / 2], const float (&scales)[WeightStream<kFormat, kGroupColumns, kOffsets>::kGroups][2],
-    int lane) {
-  constexpr bool kScaled = kFormat != MatrixFormat::kBF16;
-  constexpr int kBatchBlocks = kScaled ? 1 : 2, kBatchColumns = kBatchBlocks * kBlockColumns<kFormat>;
-  constexpr int kBatchSteps = kBatchColumns / 16, kPasses = kBlockPasses<kFormat, kGroupColumns>;
-  constexpr int kBatches = kWgStepColumns / kBatchColumns;
-  constexpr int kGroupBatches = kScaled && kGroupColumns > kBatchColumns ? kGroupColumns / kBatchColumns : 1;
+    uint32_t (&a)[2][Batches<kFormat, kGroupColumns>::kSteps][4], int lane) {
+  using B = Batches<kFormat, kGroupColumns>;
+  static_assert(B::kCount % 2 == 0);
 #pragma unroll
-  for (int batch = 0; batch < kBatches; batch++) {
+  for (int batch = 0; batch < B::kCount; batch++) {
+    wgmma_fence();
 #pragma unroll
-    for (int pass = 0; pass < kPasses; pass++) {
-      uint32_t a[kBatchSteps][4];
-#pragma unroll
-      for (int b = 0; b < kBatchBlocks; b++) {
-        uint32_t made[kBlockSteps<kFormat>][4];
-        to_fragments<kFormat>(w.codes[batch * kBatchBlocks + b], made);
-#pragma unroll
-        for (int s = 0; s < kBlockSteps<kFormat>; s++) {
-          if constexpr (kPasses == 2) keep_group(made[s], lane, pass);
-#pragma unroll
-          for (int i = 0; i < 4; i++) a[b * kBlockSteps<kFormat> + s][i] = made[s][i];
-        }
-        if (pass == kPasses - 1) w.fetch_block(batch * kBatchBlocks + b, lane);
+    for (int s = 0; s < B::kSteps; s++) {
+      const int column = batch / B::kPasses * B::kColumns + s * 16;
+      const uint64_t b = wgmma_operand(stage + column / 64 * kPanelBytes + column % 64 * 2);
+      if constexpr (B::kScaled) {
+        wgmma<kRows>(group, a[batch & 1][s], b, batch % B::kOfGroup == 0 && s == 0 ? 0 : 1);
+      } else {
+        wgmma<kRows>(sum, a[batch & 1][s], b, 1);
       }
-      wgmma_fence();
+    }
+    wgmma_commit();
+    wgmma_wait<1>();  // the batch before, whose operands the next one replaces
+    const int next = (batch + 1) % B::kCount;
+    make_batch<kFormat, kGroupColumns>(w.codes, next, lane, a[next & 1]);
+    if (next != 0 && next % B::kPasses == B::kPasses - 1) {
 #pragma unroll
-      for (int s = 0; s < kBatchSteps; s++) {
-        const int column = batch * kBatchColumns + s * 16;
-        const uint64_t b = wgmma_operand(stage + column / 64 * kPanelBytes + column % 64 * 2);
-        if constexpr (kScaled) {
-          wgmma<kRows>(group, a[s], b, batch % kGroupBatches == 0 && s == 0 ? 0 : 1);
-        } else {
-          wgmma<kRows>(sum, a[s], b, 1);
-        }
+      for (int b = 0; b < B::kBlocks; b++) w.fetch_block(next / B::kPasses * B::kBlocks + b, lane);
+    }
+    if constexpr (B::kScaled) {
+      if ((batch + 1) % B::kOfGroup == 0) {
+        wgmma_wait<0>();
+        hold_results(group);
+        const int g = batch / B::kOfGroup;
+        flush_group<kRows, kOffsets>(sum, group, scales[g], w.offset + g * 16, x_sums + g * kWgRows, lane);
       }
-      wgmma_commit();
-      if constexpr (kScaled) {
-        if ((batch + 1) % kGroupBatches == 0) {
-          wgmma_wait<0>();
-          hold_results(group);
-          const int g = (batch * kPasses + pass) / kGroupBatches;
-          flush_group<kRows, kOffsets>(sum, group, scales[g], w.offset + g * 16, x_sums + g * kWgRows, lane);
-          continue;
-        }
-      }
-      wgmma_wait<1>();
     }
   }
-  if constexpr (!kScaled) {
+  if constexpr (!B::kScaled) {
     wgmma_wait<0>();
     hold_results(sum);
   }
@@ -310,6 +350,18 @@ __device__ __forceinline__ void store_bf16(const ProductCall& call, const RowTil
     }
   }
   warpgroup_sync(1 + group);
+  if (silu && call.out_ordered) {
+    // Word by word to where the product that reads this wants it; a warpgroup has half of a panel of 64 columns.
+    const int panel_first = first_output / 128 * 64, half = group * 16;
+    for (int i = thread; i < tile.rows * 16; i += 128) {
+      const int row = i / 16, word = i % 16;
+      if (first_output / 2 + word * 2 >= call.w.first.rows / 2) continue;
+      bf16* const out = static_cast<bf16*>(call.out) + (tile.first + row) * call.out_stride + panel_first;
+      reinterpret_cast<uint32_t*>(out)[ordered_word(call.out_order, half + word)] =
+          *reinterpret_cast<const uint32_t*>(staged + row * kPitch + word * 4);
+    }
+    return;
+  }
   const int chunks = silu ? 4 : 8, out_first = silu ? first_output / 2 : first_output;
   const int out_end = silu ? call.w.first.rows / 2 : call.w.first.rows;
   for (int i = thread; i < tile.rows * chunks; i += 128) {
@@ -343,9 +395,10 @@ __device__ __forceinline__ void store_f32(const ProductCall& call, const RowTile
 // One tile of one warpgroup, kRows the rows of it and up to 15 (garbage that nobody stores).
 template <MatrixFormat kFormat, int kGroupColumns, bool kOffsets, int kRows>
 __device__ __forceinline__ void multiply_tile(const ProductCall& call, const TileWalk& walk, const RowTile& tile,
-                                              WeightStream<kFormat, kGroupColumns, kOffsets>& w, uint8_t* shared,
-                                              uint32_t full, uint32_t empty, RingPlace& place, int group_index,
-                                              int warp) {
+                                              WeightStream<kFormat, kGroupColumns, kOffsets>& w,
+                                              uint32_t (&a)[2][Batches<kFormat, kGroupColumns>::kSteps][4],
+                                              uint8_t* shared, uint32_t full, uint32_t empty, RingPlace& place,
+                                              int next_matrix, int group_index, int warp) {
   using Stream = WeightStream<kFormat, kGroupColumns, kOffsets>;
   const int lane = static_cast<int>(threadIdx.x) & 31, steps = call.w.first.columns / kWgStepColumns;
   float sum[kRows / 2], group[kRows / 2];
@@ -357,16 +410,21 @@ __device__ __forceinline__ void multiply_tile(const ProductCall& call, const Til
     if (step + 1 == steps) {
       TileWalk next = walk;
       next.next();
-      w.aim(call, next.done() ? walk : next, warp, lane);  // after the last tile: something that may be read
+      w.aim(call, next, next_matrix, warp, lane);
     }
     float scales[Stream::kGroups][2];
 #pragma unroll
     for (int g = 0; g < Stream::kGroups; g++) scales[g][0] = w.scales[g][0], scales[g][1] = w.scales[g][1];
     w.fetch_scales();
+    using B = Batches<kFormat, kGroupColumns>;
+    if constexpr (B::kPasses == 1) {
+#pragma unroll
+      for (int b = 0; b < B::kBlocks; b++) w.fetch_block(b, lane);
+    }
     barrier_wait(full + place.slot * 8, place.parity);
     multiply_step<kFormat, kGroupColumns, kOffsets, kRows>(
         w, ring + place.slot * kWgStageBytes,
-        reinterpret_cast<const float*>(shared + kXSumAt) + place.slot * 4 * kWgRows, sum, group, scales, lane);
+        reinterpret_cast<const float*>(shared + kXSumAt) + place.slot * 4 * kWgRows, sum, group, scales, a, lane);
     if (lane == 0) barrier_arrive(empty + place.slot * 8);
     place.next();
     w.next_step();
@@ -400,29 +458,36 @@ __global__ void __launch_bounds__(kWgThreads, 1) warpgroup_kernel(const __grid_c
   }
   __syncthreads();
   if (group_index == 2) {
-    leave_registers<40>();
+    leave_registers<56>();
     fill_ring<kFormat, kGroupColumns, kOffsets>(call, shared, full, empty);
   } else {
-    take_registers<232>();
+    take_registers<224>();
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) & 31;
     using Stream = WeightStream<kFormat, kGroupColumns, kOffsets>;
     Stream w{};
+    uint32_t a[2][Batches<kFormat, kGroupColumns>::kSteps][4];
     RingPlace place;
     TileWalk walk(call);
+    RowTile tile{}, next_tile{};
     if (!walk.done()) {
-      w.aim(call, walk, warp, lane);
+      next_tile = walk.rows(call);
+      w.aim(call, walk, next_tile.matrix, warp, lane);
 #pragma unroll
       for (int b = 0; b < Stream::kBlocks; b++) w.fetch_block(b, lane);
       w.fetch_scales();
       w.next_step();
+      make_batch<kFormat, kGroupColumns>(w.codes, 0, lane, a[0]);
     }
     for (; !walk.done(); walk.next()) {
-      const RowTile tile = walk.rows(call);
-#define RS_TILE(most)                                                                                      \
-  if (tile.rows <= most) {                                                                                 \
-    multiply_tile<kFormat, kGroupColumns, kOffsets, most>(call, walk, tile, w, shared, full, empty, place, \
-                                                          group_index, warp);                              \
-    continue;                                                                                              \
+      tile = next_tile;
+      TileWalk next = walk;
+      next.next();
+      next_tile = next.rows(call);
+#define RS_TILE(most)                                                                                         \
+  if (tile.rows <= most) {                                                                                    \
+    multiply_tile<kFormat, kGroupColumns, kOffsets, most>(call, walk, tile, w, a, shared, full, empty, place, \
+                                                          next_tile.matrix, group_index, warp);               \
+    continue;                                                                                                 \
   }
       RS_TILE(16) RS_TILE(32) RS_TILE(64) RS_TILE(80) RS_TILE(96) RS_TILE(128)
 #undef RS_TILE

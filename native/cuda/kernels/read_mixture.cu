@@ -41,13 +41,16 @@ __global__ void sum_slots_kernel(const bf16* results, const int32_t* place, cons
 struct Scratch {
   float* logits;  // [rows, experts]
   MixtureLists lists;
+  bf16* ordered;  // [rows, hidden]
   bf16* inner;    // [places, width]
   bf16* results;  // [places, hidden]
   int64_t bytes;
 };
 
-int32_t list_tile_rows(const DeviceMatrix& w, const rs_config& config, int64_t rows) {
+// wgmma takes as many rows as a tile has; the tiles of mma.sync are of one size.
+int32_t list_tile_rows(const DeviceMatrix& w, const rs_config& config, int64_t rows, bool warpgroups) {
   const int64_t expected = rows * config.experts_per_token / std::max(config.experts, 1);
+  if (warpgroups) return 128;
   return expected <= 24 ? 32 : expected <= 128 || w.offsets != nullptr ? 64 : 128;
 }
 
@@ -73,6 +76,7 @@ Scratch divide(const DeviceModel& model, int64_t width, int64_t rows, int32_t ti
   take(s.lists.gather, places);
   take(s.lists.tiles, s.lists.max_tiles);
   take(s.lists.tile_count, 1);
+  take(s.ordered, rows * config.hidden);
   take(s.inner, places * width);
   take(s.results, places * model.config.hidden);
   return s;
@@ -106,9 +110,18 @@ ProductCall grouped(const DeviceStack& w, const Scratch& s, int64_t places) {
 
 Status multiply_experts(const DeviceLayer& layer, const ReadRows& x, const Scratch& s, int64_t places,
                         cudaStream_t stream) {
+  RS_TRY(const bool ordered, products_want_order());
   ProductCall gate_up = grouped(layer.mlp.gate_up, s, places);
   gate_up.x = x.values;
   gate_up.x_stride = x.stride;
+  if (ordered) {  // once here, not in every tile of every expert
+    const int64_t hidden = layer.mlp.gate_up.first.columns;
+    RS_CHECK(order_rows(layer.mlp.gate_up.first.format, x, hidden, s.ordered, hidden, stream));
+    gate_up.x = s.ordered;
+    gate_up.x_stride = hidden;
+  }
+  gate_up.x_ordered = gate_up.out_ordered = ordered;
+  gate_up.out_order = layer.mlp.down.first.format;
   gate_up.gather = s.lists.gather;
   gate_up.epilogue = Epilogue::kSiluBF16;
   gate_up.out = s.inner;
@@ -117,6 +130,7 @@ Status multiply_experts(const DeviceLayer& layer, const ReadRows& x, const Scrat
   ProductCall down = grouped(layer.mlp.down, s, places);
   down.x = s.inner;
   down.x_stride = layer.mlp.width;
+  down.x_ordered = ordered;
   down.epilogue = Epilogue::kStoreBF16;
   down.out = s.results;
   down.out_stride = layer.mlp.down.first.rows;
@@ -142,8 +156,9 @@ Status read_mixture(const DeviceModel& model, const DeviceLayer& layer, const Re
   RS_CHECK(check_shape(config, layer));
   const bool shared = model.has_shared != 0;
   const int64_t slots = x.count * config.experts_per_token, places = slots + (shared ? x.count : 0);
-  Scratch s =
-      divide(model, layer.mlp.width, x.count, list_tile_rows(layer.mlp.gate_up.first, config, x.count), scratch);
+  RS_TRY(const bool warpgroups, products_want_order());
+  const int32_t tile_rows = list_tile_rows(layer.mlp.gate_up.first, config, x.count, warpgroups);
+  Scratch s = divide(model, layer.mlp.width, x.count, tile_rows, scratch);
   if (chosen != nullptr) s.lists.chosen = chosen;
   if (weights != nullptr) s.lists.weights = weights;
 

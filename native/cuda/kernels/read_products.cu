@@ -44,6 +44,7 @@ Status multiply(const DeviceMatrix& w, const ReadRows& x, Epilogue epilogue, voi
   call.w = DeviceStack{w, 1};
   call.x = x.values;
   call.x_stride = x.stride;
+  call.x_ordered = x.ordered;
   call.rows = x.count;
   call.tile_rows = product_tile_rows(w, x.count);
   call.epilogue = epilogue;

@@ -12,7 +12,15 @@ struct ReadRows {
   const bf16* values;
   int64_t stride;
   int64_t count;
+  bool ordered = false;  // by order_rows, for the format of the matrix
 };
+
+// Whether products are faster with rows in the order in which the tensor cores walk columns. Depends on the card.
+Result<bool> products_want_order();
+// out[r] = the first `columns` numbers of x[r] in that order for matrices of `format`: where several products read the
+// same rows, once for all of them. Not in place.
+Status order_rows(MatrixFormat format, const ReadRows& x, int64_t columns, bf16* out, int64_t out_stride,
+                  cudaStream_t stream);
 
 // out[r][n] = Σ_k x[r][k] w[n][k], accumulated in fp32 on the tensor cores.
 Status multiply_rows(const DeviceMatrix& w, const ReadRows& x, bf16* out, int64_t out_stride, cudaStream_t stream);
