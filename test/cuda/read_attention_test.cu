@@ -5,6 +5,7 @@
 #include <string>
 
 #include "check.h"
+#include "cuda/kernels/flash_attention.cuh"
 #include "cuda/kernels/read_attention.h"
 #include "device_data.h"
 
@@ -318,16 +319,32 @@ struct Softmax : Fixture {
   int64_t part_at(int kv_head, int is_value) const {
     return ((shape.layer * shape.kv_heads + kv_head) * 2 + is_value) * page_part_values();
   }
-  std::vector<bf16> run(int64_t position, int first, int rows) {
+  // The kernel of this card, or the one of every card with the queries that the call left in scratch.
+  std::vector<bf16> run(int64_t position, int first, int rows, bool portable) {
     DeviceBuffer<bf16> mixed(static_cast<size_t>(rows) * width());
     scratch.poison();
-    const ReadAttention call{&model,       &layer, device_qkv.get() + static_cast<int64_t>(first) * stride,
-                             stride,       rows,   SessionView{nullptr, nullptr, nullptr, pages.get(), position},
-                             scratch.get()};
-    const Status status = read_softmax_attention(call, mixed.get(), nullptr);
-    CHECK(status.ok());
+    CHECK(read_softmax_attention(attention_call(position, first, rows), mixed.get(), nullptr).ok());
+    if (portable) {
+      mixed.poison();
+      CHECK(run_flash_attention(flash_call(position, rows, mixed.get()), nullptr).ok());
+    }
     MUST(cudaDeviceSynchronize());
     return mixed.download();
+  }
+  ReadAttention attention_call(int64_t position, int first, int rows) const {
+    const bf16* from = device_qkv.get() + static_cast<int64_t>(first) * stride;
+    const SessionView session{nullptr, nullptr, nullptr, pages.get(), position};
+    return {&model, &layer, from, stride, rows, session, scratch.get()};
+  }
+  FlashCall flash_call(int64_t position, int rows, bf16* mixed) const {
+    return {.queries = reinterpret_cast<const bf16*>(scratch.get()),
+            .mixed = mixed,
+            .pages = pages.get(),
+            .layer_at = shape.layer * shape.kv_heads * 2 * page_part_values(),
+            .position = static_cast<int>(position),
+            .rows = rows,
+            .heads = shape.heads,
+            .kv_heads = shape.kv_heads};
   }
   // Key or value of a position, from the pages.
   std::vector<float> held(const std::vector<bf16>& all, int64_t position, int kv_head, int is_value) const {
@@ -398,13 +415,14 @@ void check_softmax(const Shape& shape, int64_t position, int rows, uint32_t seed
   Softmax f(shape, position + rows, rows, seed);
   fill_pages(f, position, seed + 3);
   const std::vector<bf16> before = f.pool.download();
-  const std::vector<bf16> mixed = f.run(position, 0, rows);
+  const std::vector<bf16> mixed = f.run(position, 0, rows, false), portable = f.run(position, 0, rows, true);
   double key_error = 0.0;
   const std::vector<double> want = softmax_reference(f, position, rows, key_error);
-  const double error = relative_error(mixed, want);
-  std::printf("  position %lld rows %d heads %d / %d: o %.2e, keys %.2e\n", static_cast<long long>(position), rows,
-              shape.heads, shape.kv_heads, error, key_error);
+  const double error = relative_error(mixed, want), portable_error = relative_error(portable, want);
+  std::printf("  position %lld rows %d heads %d / %d: o %.2e, with mma.sync %.2e, keys %.2e\n",
+              static_cast<long long>(position), rows, shape.heads, shape.kv_heads, error, portable_error, key_error);
   CHECK(error < 6e-3);
+  CHECK(portable_error < 6e-3);
   CHECK(key_error < 3e-3);
   // Nothing but the rows' keys and values of this layer was written.
   std::vector<bf16> after = f.pool.download();
@@ -437,11 +455,12 @@ TEST("softmax attention at far positions") {
 }
 
 TEST("softmax attention: ends of slabs change no bit") {
-  for (const int kv_heads : {1, 3}) {
+  for (const bool portable : {false, true}) {
+    const int kv_heads = portable ? 1 : 3;
     constexpr int kRows = 700;
     const Shape shape{.heads = 2 * kv_heads, .kv_heads = kv_heads};
     Softmax whole(shape, kRows, kRows, 9);
-    const std::vector<bf16> mixed = whole.run(0, 0, kRows);
+    const std::vector<bf16> mixed = whole.run(0, 0, kRows, portable);
     const std::vector<bf16> held = whole.pool.download();
     const std::vector<std::vector<int>> splits = {{1, 699}, {63, 1, 1, 635}, {64, 636}, {200, 7, 121, 372}, {650, 50}};
     for (const std::vector<int>& split : splits) {
@@ -449,7 +468,7 @@ TEST("softmax attention: ends of slabs change no bit") {
       std::vector<bf16> pieces;
       int first = 0;
       for (const int rows : split) {
-        const std::vector<bf16> piece = f.run(first, first, rows);
+        const std::vector<bf16> piece = f.run(first, first, rows, portable);
         pieces.insert(pieces.end(), piece.begin(), piece.end());
         first += rows;
       }
@@ -460,6 +479,16 @@ TEST("softmax attention: ends of slabs change no bit") {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+
+// Keys and values as norms leave them: of about 1.
+__global__ void random_numbers(bf16* out, size_t count) {
+  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<size_t>(gridDim.x) * blockDim.x) {
+    uint32_t x = static_cast<uint32_t>(i) * 2654435761u + 77u;
+    x = (x ^ x >> 15) * 2246822519u;
+    out[i] = __float2bfloat16_rn((static_cast<float>((x ^ x >> 13) >> 8) / 16777216.0f - 0.5f) * 3.46f);
+  }
+}
 
 // Mini: 16 heads, 4 kv heads. 4,096 rows a slab.
 TEST("--bench") {
@@ -478,15 +507,17 @@ TEST("--bench") {
   for (const int64_t position : {0, 28672, 126976}) {
     constexpr int kRows = 4096;
     Softmax f({.heads = 16, .kv_heads = 4}, position + kRows, kRows, 1);
-    random_floats_kernel<<<1024, 256>>>(reinterpret_cast<float*>(f.pool.get()), f.pool.count() / 2, 3, -1.0f, 1.0f);
+    random_numbers<<<1024, 256>>>(f.pool.get(), f.pool.count());
     DeviceBuffer<bf16> mixed(static_cast<size_t>(kRows) * f.width());
-    const ReadAttention call{&f.model,       &f.layer, f.device_qkv.get(),
-                             f.stride,       kRows,    SessionView{nullptr, nullptr, nullptr, f.pages.get(), position},
-                             f.scratch.get()};
-    const double ms = median_ms(20, [&](int) { (void)read_softmax_attention(call, mixed.get(), nullptr); });
+    const ReadAttention call = f.attention_call(position, 0, kRows);
     const double tflop = 4.0 * 128 * 16 * kRows * (position + kRows / 2.0) * 1e-12;
-    std::printf("  softmax, %d rows to %lld keys: %.3f ms, %.0f TFLOP/s\n", kRows,
-                static_cast<long long>(position + kRows), ms, tflop / ms * 1e3);
+    const auto print = [&](const char* name, double ms) {
+      std::printf("  %s, %d rows to %lld keys: %.3f ms, %.0f TFLOP/s\n", name, kRows,
+                  static_cast<long long>(position + kRows), ms, tflop / ms * 1e3);
+    };
+    print("softmax", median_ms(20, [&](int) { (void)read_softmax_attention(call, mixed.get(), nullptr); }));
+    const FlashCall flash = f.flash_call(position, kRows, mixed.get());
+    print("of it, mma.sync", median_ms(10, [&](int) { (void)run_flash_attention(flash, nullptr); }));
   }
 }
 

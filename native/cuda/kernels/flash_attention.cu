@@ -11,10 +11,8 @@
 namespace ringside::cuda {
 namespace {
 
-constexpr float kInfinity = __builtin_huge_valf();
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kBlockRows = 128;
 constexpr int kWarpTiles = kBlockRows / kWarps / 16;  // of 16 rows: two, so that a key fragment is used twice
 constexpr int kKeys = 64;
 constexpr int kKeyTiles = kKeys / 8;
@@ -23,33 +21,6 @@ constexpr int kKeyBytes = kKeys * kRowBytes;
 constexpr int kQueryBytes = kBlockRows * kRowBytes;
 // Queries, then two stages of a tile's keys and values.
 constexpr int kSharedBytes = kQueryBytes + 4 * kKeyBytes;
-
-// 2^x; below the normal numbers it is 0, which is what a weight so small is worth.
-__device__ __forceinline__ float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// The rows of a block and the tokens they belong to.
-struct BlockRows {
-  int group, tokens, first_token, kv_head;
-
-  __device__ __forceinline__ BlockRows(const FlashCall& call)
-      : group(call.heads / call.kv_heads),
-        tokens(kBlockRows / group),
-        // The longest first: what is left at the end is then short.
-        first_token((static_cast<int>(gridDim.y - 1 - blockIdx.y)) * tokens),
-        kv_head(blockIdx.x) {}
-  __device__ __forceinline__ int token(int row) const { return first_token + row / group; }
-  __device__ __forceinline__ bool exists(const FlashCall& call, int row) const {
-    return row < tokens * group && token(row) < call.rows;
-  }
-  // Of a row's channels in queries and in mixed alike.
-  __device__ __forceinline__ int64_t offset(const FlashCall& call, int row) const {
-    return (static_cast<int64_t>(token(row)) * call.heads + kv_head * group + row % group) * kHeadDim;
-  }
-};
 
 __device__ __forceinline__ void load_queries(const FlashCall& call, const BlockRows& rows, uint32_t to) {
   for (int i = threadIdx.x; i < kBlockRows * kRowVectors; i += kThreads) {

@@ -1,6 +1,7 @@
 // Owns: what reads keys and values of a softmax layer for many queries.
 #pragma once
 
+#include "cuda/kernels/attention_tile.cuh"
 #include "cuda/model.h"
 #include "error.h"
 
@@ -15,6 +16,43 @@ struct FlashCall {
   int heads, kv_heads;
 };
 
+// With mma.sync, on every card; with wgmma, on Hopper alone.
 Status run_flash_attention(const FlashCall& call, cudaStream_t stream);
+Status run_flash_attention_hopper(const FlashCall& call, cudaStream_t stream);
+
+inline constexpr int kBlockRows = 128;
+
+#if defined(__CUDACC__)
+
+inline constexpr float kInfinity = __builtin_huge_valf();
+
+// 2^x; below the normal numbers it is 0, which is what a weight so small is worth.
+__device__ __forceinline__ float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// The rows of a block and the tokens they belong to.
+struct BlockRows {
+  int group, tokens, first_token, kv_head;
+
+  __device__ __forceinline__ BlockRows(const FlashCall& call)
+      : group(call.heads / call.kv_heads),
+        tokens(kBlockRows / group),
+        // The longest first: what is left at the end is then short.
+        first_token((static_cast<int>(gridDim.y - 1 - blockIdx.y)) * tokens),
+        kv_head(blockIdx.x) {}
+  __device__ __forceinline__ int token(int row) const { return first_token + row / group; }
+  __device__ __forceinline__ bool exists(const FlashCall& call, int row) const {
+    return row < tokens * group && token(row) < call.rows;
+  }
+  // Of a row's channels in queries and in mixed alike.
+  __device__ __forceinline__ int64_t offset(const FlashCall& call, int row) const {
+    return (static_cast<int64_t>(token(row)) * call.heads + kv_head * group + row % group) * kHeadDim;
+  }
+};
+
+#endif  // __CUDACC__
 
 }  // namespace ringside::cuda

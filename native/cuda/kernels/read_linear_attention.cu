@@ -174,33 +174,39 @@ __device__ __forceinline__ void store_scores(uint8_t* to, uint32_t tiles, int m,
 __global__ void __launch_bounds__(kThreads, 2) prepare_chunks(const LinearCall call) {
   extern __shared__ __align__(128) uint8_t shared[];
   float2* angles = reinterpret_cast<float2*>(shared + 4 * kTileBytes);
-  const int head = blockIdx.x;
   const ChunkRows rows = chunk_rows(call, blockIdx.y);
+  int head = blockIdx.x;
   RawRows raw;
   load_raw(call, rows, head, raw);
   fill_angles(angles, call.inv_freq, call.half, rows.start, kChunkTokens);
-  __syncthreads();
-#pragma unroll
-  for (int round = 0; round < kRowRounds; ++round)
-    prepare_row(call, rows, head, round * kRowsAtOnce + threadIdx.x / kHeadLanes, raw.values[round], angles, shared);
-  __syncthreads();
-
-  uint8_t* to = const_cast<uint8_t*>(call.chunk_of(blockIdx.y, head));
   const uint32_t tiles = shared_address(shared);
   const int warp = threadIdx.x / 32;
+  while (true) {
+    __syncthreads();
 #pragma unroll
-  for (int i = warp; i < kRowFragments * kChannelFragments; i += kWarps) {
-    uint32_t r[4];
-    load_straight(r, tiles, i / kChannelFragments, i % kChannelFragments);
-    store_fragment(to + kQueriesAt, i, r);
-    load_turned(r, tiles + 2 * kTileBytes, i / kRowFragments, i % kRowFragments);
-    store_fragment(to + kKeysAt, i, r);
-    load_turned(r, tiles + 3 * kTileBytes, i / kRowFragments, i % kRowFragments);
-    store_fragment(to + kValuesAt, i, r);
-  }
-  for (int i = warp; i < kScoreFragments; i += kWarps) {
-    const int m = i >= 6 ? 3 : i >= 3 ? 2 : i >= 1 ? 1 : 0;
-    store_scores(to, tiles, m, i - m * (m + 1) / 2, call.slopes[head]);
+    for (int round = 0; round < kRowRounds; ++round)
+      prepare_row(call, rows, head, round * kRowsAtOnce + threadIdx.x / kHeadLanes, raw.values[round], angles, shared);
+    __syncthreads();
+    // The next head's rows are on their way while this one's leave.
+    const int next = head + gridDim.x;
+    if (next < call.heads) load_raw(call, rows, next, raw);
+    uint8_t* to = const_cast<uint8_t*>(call.chunk_of(blockIdx.y, head));
+#pragma unroll
+    for (int i = warp; i < kRowFragments * kChannelFragments; i += kWarps) {
+      uint32_t r[4];
+      load_straight(r, tiles, i / kChannelFragments, i % kChannelFragments);
+      store_fragment(to + kQueriesAt, i, r);
+      load_turned(r, tiles + 2 * kTileBytes, i / kRowFragments, i % kRowFragments);
+      store_fragment(to + kKeysAt, i, r);
+      load_turned(r, tiles + 3 * kTileBytes, i / kRowFragments, i % kRowFragments);
+      store_fragment(to + kValuesAt, i, r);
+    }
+    for (int i = warp; i < kScoreFragments; i += kWarps) {
+      const int m = i >= 6 ? 3 : i >= 3 ? 2 : i >= 1 ? 1 : 0;
+      store_scores(to, tiles, m, i - m * (m + 1) / 2, call.slopes[head]);
+    }
+    if (next >= call.heads) return;
+    head = next;
   }
 }
 
@@ -420,8 +426,10 @@ Status read_linear_attention(const ReadAttention& call, const SessionView& next,
   };
   const int shared_bytes = 4 * kTileBytes + static_cast<int>(kChunkTokens * linear.half * sizeof(float2));
   RS_CUDA(cudaFuncSetAttribute(prepare_chunks, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-  prepare_chunks<<<dim3(static_cast<uint32_t>(heads), static_cast<uint32_t>(chunks)), kThreads, shared_bytes, stream>>>(
-      linear);
+  // In long slabs a block takes several heads, which share the angles of their rows.
+  const int64_t heads_at_once = chunks < 32 ? heads : (heads + 3) / 4;
+  prepare_chunks<<<dim3(static_cast<uint32_t>(heads_at_once), static_cast<uint32_t>(chunks)), kThreads, shared_bytes,
+                   stream>>>(linear);
   RS_LAUNCHED();
   return walk(linear, static_cast<int>(chunks), stream);
 }

@@ -103,8 +103,11 @@ __global__ void __launch_bounds__(kThreads) embed(const DeviceMatrix table, cons
 }
 
 // A row a block, kHeld vectors of it a thread, in registers from the sum to the result.
+constexpr int kNormThreads = 1024;  // at most
+
 template <int kHeld, bool kSplit>
-__global__ void norm(const float* residual, const float* weight, float eps, int hidden, bf16* out, int64_t out_stride) {
+__global__ void __launch_bounds__(kNormThreads)
+    norm(const float* residual, const float* weight, float eps, int hidden, bf16* out, int64_t out_stride) {
   __shared__ float warp_sums[32];
   const float* row = residual + blockIdx.x * static_cast<int64_t>(hidden);
   float x[kHeld][kVector], w[kHeld][kVector];
@@ -147,9 +150,8 @@ __global__ void norm(const float* residual, const float* weight, float eps, int 
 template <bool kSplit>
 Status launch_norm(const float* residual, const float* weight, float eps, int64_t hidden, int64_t rows, bf16* out,
                    int64_t out_stride, cudaStream_t stream) {
-  constexpr int64_t kMostThreads = 1024;
   const int64_t vectors = hidden / kVector;
-  const unsigned threads = static_cast<unsigned>(std::min((vectors + 31) / 32 * 32, kMostThreads));
+  const unsigned threads = static_cast<unsigned>(std::min((vectors + 31) / 32 * 32, int64_t{kNormThreads}));
   const int64_t held = (vectors + threads - 1) / threads;
   const unsigned blocks = static_cast<unsigned>(rows);
   const int width = static_cast<int>(hidden);

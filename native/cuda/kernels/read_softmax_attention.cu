@@ -97,18 +97,20 @@ Status read_softmax_attention(const ReadAttention& call, bf16* mixed, cudaStream
   const uint32_t blocks = static_cast<uint32_t>((call.rows + kRowsOfBlock - 1) / kRowsOfBlock);
   prepare_rows<<<blocks, kPrepareThreads, kRowsOfBlock * softmax.half * sizeof(float2), stream>>>(softmax);
   RS_LAUNCHED();
-  return run_flash_attention(
-      FlashCall{
-          .queries = softmax.queries,
-          .mixed = mixed,
-          .pages = call.session.pages,
-          .layer_at = layer_at,
-          .position = static_cast<int>(call.session.position),
-          .rows = static_cast<int>(call.rows),
-          .heads = model.config.heads,
-          .kv_heads = model.config.kv_heads,
-      },
-      stream);
+  const FlashCall flash{
+      .queries = softmax.queries,
+      .mixed = mixed,
+      .pages = call.session.pages,
+      .layer_at = layer_at,
+      .position = static_cast<int>(call.session.position),
+      .rows = static_cast<int>(call.rows),
+      .heads = model.config.heads,
+      .kv_heads = model.config.kv_heads,
+  };
+  int device = 0, major = 0;
+  RS_CUDA(cudaGetDevice(&device));
+  RS_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9 ? run_flash_attention_hopper(flash, stream) : run_flash_attention(flash, stream);
 }
 
 }  // namespace ringside::cuda
