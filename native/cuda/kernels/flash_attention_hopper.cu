@@ -52,6 +52,16 @@ struct Part {
                                     : (index + 1) / 2) {}
 };
 
+// Whether the phase of that parity is complete, without waiting.
+__device__ __forceinline__ bool barrier_passed(uint32_t barrier, uint32_t parity) {
+  uint32_t passed;
+  asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+               : "=r"(passed)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return passed != 0;
+}
+
 __device__ __forceinline__ void produce(const FlashCall& call, const BlockRows& rows, uint32_t shared,
                                         const Rings& rings, int tiles) {
   const int thread = threadIdx.x % kGroupThreads, vector = thread % kRowVectors, first_row = thread / kRowVectors;
@@ -76,23 +86,26 @@ __device__ __forceinline__ void produce(const FlashCall& call, const BlockRows& 
                        (rows.kv_head * 2 + part.is_value) * kPagePart + first_key % kPageTokens * kHeadDim + vector * 8;
     const uint32_t to =
         shared + (part.is_value ? kValuesAt : kKeysAt) + static_cast<uint32_t>(part.tile % kStages * kPartBytes);
-    if (part.tile >= kStages) barrier_wait(rings.empty(part.is_value, part.tile), Rings::parity(part.tile) ^ 1);
-      // Rows that nothing was written to yet become zero: what lies there may be no number.
+    const uint32_t empty = rings.empty(part.is_value, part.tile);
+    if (part.tile >= kStages && !barrier_passed(empty, Rings::parity(part.tile) ^ 1)) {
+      // While the slower consumer holds the stage, the faster one must not want for a part that is there.
+      wait_copies<0>();
+      while (handed < index) hand_over();
+      barrier_wait(empty, Rings::parity(part.tile) ^ 1);
+    }
+    // Rows that nothing was written to yet become zero: what lies there may be no number.
 #pragma unroll
     for (int i = 0; i < kKeys / kRowStep; ++i) {
       const int row = i * kRowStep + first_row;
       copy_async(to + panel_offset(row, vector), from + row * kHeadDim, first_key + row < keys_end ? 16 : 0);
     }
     commit_copies();
-    // Two parts stay under way. A stage is waited for only after all that its release can depend on was handed over.
-    if (index < 2) continue;
+    if (handed + 2 > index) continue;  // two parts stay under way
     wait_copies<2>();
     hand_over();
   }
-  wait_copies<1>();
-  hand_over();
   wait_copies<0>();
-  hand_over();
+  while (handed < 2 * tiles) hand_over();
 }
 
 // B of which the columns lie side by side and rows of 64 of them follow one another: values, keys being the rows.
