@@ -211,7 +211,9 @@ void time_product(const char* name, const Kind& kind, int outputs, int columns, 
   DeviceBuffer<float> out(rows * outputs);
   ProductCall call{};
   call.x = x.get(), call.x_stride = columns, call.rows = rows, call.epilogue = epilogue, call.out = out.get();
-  call.tile_rows = tile_rows != 0 ? tile_rows : product_tile_rows(w.matrix(), rows);
+  call.tile_rows =
+      tile_rows != 0 ? tile_rows
+                     : product_tile_rows(w.matrix(), rows, products_want_order().ok() && products_want_order().value());
   call.out_stride = epilogue == Epilogue::kSiluBF16 ? outputs / 2 : outputs;
   DeviceBuffer<bf16> in_order;
   if (ordered) {

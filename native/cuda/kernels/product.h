@@ -38,7 +38,7 @@ struct ProductCall {
 };
 
 // Rows of a tile that suit lists of about `rows` rows.
-int32_t product_tile_rows(const DeviceMatrix& w, int64_t rows);
+int32_t product_tile_rows(const DeviceMatrix& w, int64_t rows, bool warpgroups);
 Status launch_product(const ProductCall& call, cudaStream_t stream);
 
 // One translation unit a format.

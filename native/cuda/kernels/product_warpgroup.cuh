@@ -68,8 +68,10 @@ struct RingPlace {
 template <MatrixFormat kFormat, int kGroupColumns>
 __device__ void sum_groups(const uint8_t* stage, float* x_sums, int warp, int rows) {
   const int lane = static_cast<int>(threadIdx.x) & 31, c = lane & 7;
-  for (int base = warp; base < rows; base += 16) {
-    const int row = base + (lane >> 3) * 4;
+  // Four at a time, past `rows` too: what comes of rows that are none is as little read as they are.
+#pragma unroll 4
+  for (int i = 0; i < (rows > 64 ? 8 : 4); i++) {
+    const int row = warp + i * 16 + (lane >> 3) * 4;
     float panel_sum[2][2] = {};  // of half the words, and of the other half; apart only where they are of two groups
 #pragma unroll
     for (int panel = 0; panel < 2; panel++) {
@@ -384,11 +386,26 @@ __device__ __forceinline__ void store_f32(const ProductCall& call, const RowTile
     to[row * kPitch + warp * 16 + (lane >> 2) + (i >> 1 & 1) * 8] = sum[i];
   }
   warpgroup_sync(1 + group);
-  for (int i = thread; i < tile.rows * 16; i += 128) {
-    const int row = i / 16, output = i % 16 * 4;
-    if (first_output + output >= call.w.first.rows) continue;
-    store_four(call, tile.first + row, first_output + output,
-               *reinterpret_cast<const float4*>(to + row * kPitch + output));
+  const int output = thread % 16 * 4;
+  if (first_output + output >= call.w.first.rows) return;
+  float* const out = static_cast<float*>(call.out) + tile.first * call.out_stride + first_output + output;
+  const bool add = call.epilogue == Epilogue::kAddF32;
+  constexpr int kAtOnce = 4;  // rows read before the first is written
+  for (int first = thread / 16; first < tile.rows; first += 8 * kAtOnce) {
+    float4 old[kAtOnce] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) {
+      const int row = first + i * 8;
+      if (add && row < tile.rows) old[i] = *reinterpret_cast<const float4*>(out + row * call.out_stride);
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) {
+      const int row = first + i * 8;
+      if (row >= tile.rows) break;
+      float4 v = *reinterpret_cast<const float4*>(to + row * kPitch + output);
+      if (add) v = make_float4(old[i].x + v.x, old[i].y + v.y, old[i].z + v.z, old[i].w + v.w);
+      *reinterpret_cast<float4*>(out + row * call.out_stride) = v;
+    }
   }
 }
 

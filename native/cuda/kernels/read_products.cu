@@ -40,13 +40,14 @@ Status check_call(const ProductCall& call) {
 
 Status multiply(const DeviceMatrix& w, const ReadRows& x, Epilogue epilogue, void* out, int64_t out_stride,
                 cudaStream_t stream) {
+  RS_TRY(const bool warpgroups, products_want_order());
   ProductCall call{};
   call.w = DeviceStack{w, 1};
   call.x = x.values;
   call.x_stride = x.stride;
   call.x_ordered = x.ordered;
   call.rows = x.count;
-  call.tile_rows = product_tile_rows(w, x.count);
+  call.tile_rows = product_tile_rows(w, x.count, warpgroups);
   call.epilogue = epilogue;
   call.out = out;
   call.out_stride = out_stride;
@@ -55,10 +56,10 @@ Status multiply(const DeviceMatrix& w, const ReadRows& x, Epilogue epilogue, voi
 
 }  // namespace
 
-int32_t product_tile_rows(const DeviceMatrix& w, int64_t rows) {
+int32_t product_tile_rows(const DeviceMatrix& w, int64_t rows, bool warpgroups) {
   if (rows <= 32) return 32;
   const int64_t blocks = (rows + 127) / 128 * ((w.rows + 127) / 128);
-  return rows <= 64 || blocks < kMultiprocessors || w.offsets != nullptr ? 64 : 128;
+  return rows <= 64 || blocks < kMultiprocessors || (w.offsets != nullptr && !warpgroups) ? 64 : 128;
 }
 
 Status launch_product(const ProductCall& call, cudaStream_t stream) {
