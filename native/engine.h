@@ -25,9 +25,10 @@ enum class KvFormat : int32_t { kBF16 = 0, kF32 = 1, kQ8 = 2 };
 
 struct LoadOptions {
   std::string folder;
-  std::string backend = "auto";  // "auto", "cpu", "reference"
-  std::string isa;               // "": best of this machine
-  int threads = 0;               // 0: physical cores
+  // "cpu", "cuda", "reference", or "auto": a GPU where one takes the model, else the processor, and why, in `device`.
+  std::string backend = "auto";
+  std::string isa;  // "": best of this machine
+  int threads = 0;  // 0: physical cores
   KvFormat kv_format = KvFormat::kBF16;
   SlopeForm slope_form = SlopeForm::kA;
   std::function<bool(float fraction)> progress;  // false: stop loading

@@ -150,6 +150,7 @@ typedef struct rs_backend {
 
 const rs_backend* rs_cpu_backend(void);
 const rs_backend* rs_reference_backend(void);
+const rs_backend* rs_cuda_backend(void); /* in a library of its own, see backend_library.h */
 
 #ifdef __cplusplus
 }

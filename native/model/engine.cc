@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "../io/file.h"
+#include "backend_library.h"
 #include "checkpoint.h"
 #include "checkpoint_lending.h"
 #include "loaded_model.h"
@@ -20,8 +22,18 @@ static_assert(kMaxThreads == RS_MAX_THREADS, "the boundary and the backends agre
 Result<const rs_backend*> choose_backend(const std::string& name) {
   if (name == "auto" || name == "cpu") return rs_cpu_backend();
   if (name == "reference") return rs_reference_backend();
-  if (name == "cuda") return Error{ErrorKind::kBackendUnavailable, "backend", "auto, cpu or reference", name};
-  return Error{ErrorKind::kArgumentInvalid, "backend", "auto, cpu or reference", name};
+  if (name == "cuda") return open_cuda_backend();
+  return Error{ErrorKind::kArgumentInvalid, "backend", "auto, cpu, cuda or reference", name};
+}
+
+// Why a model that could be on a GPU is not; for people, behind the name of the processor. It must stay short: the
+// name of a device is.
+std::string without_gpu(const Error& error) {
+  constexpr size_t kMostBytes = 140;
+  std::string text = ", not on a GPU (" + error.subject;
+  if (!error.expected.empty()) text += ": " + error.expected;
+  if (text.size() + error.actual.size() <= kMostBytes) text += ", found " + error.actual;
+  return text + ")";
 }
 
 Status check_options(const LoadOptions& options) {
@@ -67,20 +79,44 @@ Result<std::shared_ptr<Model>> Model::load(const LoadOptions& options) {
 
 Result<std::shared_ptr<Model>> LoadedModel::load(const LoadOptions& options) {
   RS_CHECK(check_options(options));
+  // Who names an instruction set means the processor.
+  const bool is_auto = options.backend == "auto" && options.isa.empty();
   RS_TRY(const rs_backend* backend, choose_backend(options.backend));
   RS_TRY(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::open(options.folder));
-  Config config = checkpoint->config();
+  if (!is_auto) {
+    RS_TRY(std::shared_ptr<LoadedModel> model, load(options, *backend, *checkpoint));
+    return std::shared_ptr<Model>(std::move(model));
+  }
+  // A GPU where there is one that takes the model. What is wrong with the checkpoint the processor will find too.
+  Result<const rs_backend*> cuda = open_cuda_backend();
+  std::optional<Error> reason;
+  if (cuda.ok()) {
+    Result<std::shared_ptr<LoadedModel>> model = load(options, *cuda.value(), *checkpoint);
+    if (model.ok()) return std::shared_ptr<Model>(std::move(model).value());
+    if (model.error().kind == ErrorKind::kCancelled) return model.error();
+    reason = model.error();
+  } else {
+    reason = cuda.error();
+  }
+  RS_TRY(std::shared_ptr<LoadedModel> model, load(options, *backend, *checkpoint));
+  model->info_.device += without_gpu(*reason);
+  return std::shared_ptr<Model>(std::move(model));
+}
+
+Result<std::shared_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& options, const rs_backend& backend,
+                                                       const Checkpoint& checkpoint) {
+  Config config = checkpoint.config();
   config.slope_form = options.slope_form;
-  std::shared_ptr<LoadedModel> model(new LoadedModel(*backend, std::move(config)));
+  std::shared_ptr<LoadedModel> model(new LoadedModel(backend, std::move(config)));
   RS_TRY(model->tokenizer_, read_tokenizer(options.folder));
   RS_CHECK(check_vocabulary(model->config_, model->tokenizer_.get(), options.folder));
 
   const PlainConfig plain(model->config_);
   rs_error error{};
   rs_memory_plan plan{};
-  if (backend->plan_memory(plain.get(), RS_WEIGHT_F32, 0, static_cast<int32_t>(options.kv_format), &plan, &error) != 0)
+  if (backend.plan_memory(plain.get(), RS_WEIGHT_F32, 0, static_cast<int32_t>(options.kv_format), &plan, &error) != 0)
     return to_error(error);
-  WeightLender lender(*checkpoint);
+  WeightLender lender(checkpoint);
   const rs_weight_source source = lender.source();
   rs_load_options load_options{options.threads, options.isa.c_str(), static_cast<int32_t>(options.kv_format), nullptr,
                                nullptr};
@@ -88,7 +124,7 @@ Result<std::shared_ptr<Model>> LoadedModel::load(const LoadOptions& options) {
     load_options.progress_context = const_cast<std::function<bool(float)>*>(&options.progress);
     load_options.progress = report_progress;
   }
-  if (backend->load(plain.get(), &source, &load_options, &model->handle_, &error) != 0) {
+  if (backend.load(plain.get(), &source, &load_options, &model->handle_, &error) != 0) {
     model->handle_ = nullptr;
     return lender.failure() != nullptr ? *lender.failure() : to_error(error);
   }
@@ -96,23 +132,23 @@ Result<std::shared_ptr<Model>> LoadedModel::load(const LoadOptions& options) {
   const Config& held = model->config_;
   rs_model* handle = model->handle_;
   model->info_ = {.folder = options.folder,
-                  .layout = checkpoint->layout_name(),
-                  .backend = backend->name,
-                  .device = backend->device(handle),
-                  .isa = backend->isa(handle),
-                  .threads = backend->threads(handle),
+                  .layout = checkpoint.layout_name(),
+                  .backend = backend.name,
+                  .device = backend.device(handle),
+                  .isa = backend.isa(handle),
+                  .threads = backend.threads(handle),
                   .vocab = model->tokenizer_ ? model->tokenizer_->size() : held.vocab_rows,
                   .vocab_rows = held.vocab_rows,
                   .layers = held.layers,
                   .linear_layers = held.linear_layers(),
                   .heads = held.heads,
                   .context_tokens = held.context_tokens,
-                  .weight_file_bytes = checkpoint->weight_bytes(),
-                  .weight_resident_bytes = backend->weight_bytes(handle),
+                  .weight_file_bytes = checkpoint.weight_bytes(),
+                  .weight_resident_bytes = backend.weight_bytes(handle),
                   .state_bytes = plan.state_bytes,
                   .kv_bytes_per_token = plan.kv_bytes_per_token,
                   .stop_tokens = held.stop_tokens};
-  return std::shared_ptr<Model>(std::move(model));
+  return model;
 }
 
 LoadedModel::~LoadedModel() {

@@ -7,6 +7,7 @@
 
 #include "../engine.h"
 #include "backend_errors.h"
+#include "checkpoint.h"
 #include "config.h"
 #include "draft_plan.h"
 #include "tokenizer.h"
@@ -29,6 +30,8 @@ class LoadedModel final : public Model {
   PassCosts& pass_costs() const { return pass_costs_; }
 
  private:
+  static Result<std::shared_ptr<LoadedModel>> load(const LoadOptions& options, const rs_backend& backend,
+                                                   const Checkpoint& checkpoint);
   LoadedModel(const rs_backend& backend, Config config) : backend_(backend), config_(std::move(config)) {}
 
   const rs_backend& backend_;

@@ -14,6 +14,7 @@
 #include "cuda/session.h"
 #include "cuda/weights.h"
 #include "device_data.h"
+#include "mini_model.h"
 #include "small_model.h"
 
 namespace {
@@ -296,40 +297,10 @@ TEST("pieces that came back are taken again, and are zero") {
   CHECK(memory.content(again.value(), 32) == std::vector<uint8_t>(32, 0));
 }
 
-// Weights that lie in memory already: what is timed is packing and the bus.
-struct InMemory {
-  std::vector<uint8_t> codes;
-  std::vector<float> scales;
-  rs_weight_source table{};
-  InMemory() : codes(size_t{160} << 20, 0x35), scales(size_t{2} << 20, 0.01f) {
-    table.context = this;
-    table.read_matrix = [](void*, const char*, int64_t, int64_t, rs_matrix*, rs_error*) { return -1; };
-    table.release = [](void*, rs_matrix*) {};
-    table.read_vector = [](void*, const char*, int64_t length, float* out, rs_error*) {
-      std::fill_n(out, length, 1.0f);
-      return 0;
-    };
-    table.read_rows = [](void* context, const char*, int64_t, int64_t cols, int64_t, int64_t rows, rs_matrix* out,
-                         rs_error*) {
-      auto& self = *static_cast<InMemory*>(context);
-      *out = {RS_WEIGHT_Q8, rows, cols, 128, self.codes.data(), self.scales.data(), nullptr, nullptr};
-      return 0;
-    };
-  }
-};
-
-TEST("--bench upload of 4 layers of the mini shape") {
+TEST("--bench upload of the mini shape") {
   if (!bench_asked()) return;
-  random_model::Shape shape = small_model::shape();
-  rs_config& config = shape.config;
-  config.vocab_rows = 157184;
-  config.hidden = 2048;
-  config.heads = 16;
-  config.kv_heads = 4;
-  config.dense_width = 5120;
-  config.expert_width = config.shared_width = 512;
-  config.experts = 256;
-  InMemory source;
+  random_model::Shape shape = mini_model::shape();
+  const mini_model::Source source(RS_WEIGHT_Q8);
   test::DeviceBuffer<uint8_t> to(size_t{256} << 20);
   Result<PinnedMemory> from = PinnedMemory::allocate(int64_t{256} << 20);
   CHECK(from.ok());
@@ -340,7 +311,7 @@ TEST("--bench upload of 4 layers of the mini shape") {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     bus = std::max(bus, static_cast<double>(to.bytes()) / took.count() * 1e-9);
   }
-  for (const int threads : {1, 2, 4, 8, 16}) {
+  for (const int threads : {4, 8, 16}) {
     Weights weights;
     const auto start = std::chrono::steady_clock::now();
     CHECK(load(shape, source.table, threads, weights).ok());

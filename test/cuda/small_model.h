@@ -1,6 +1,7 @@
 // Owns: a small random model that a GPU's kernels take, and sources of its weights whose formats differ by name.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 
@@ -48,7 +49,11 @@ class Source {
     };
     table.read_vector = [](void* context, const char* name, int64_t length, float* out, rs_error* error) {
       rs_weight_source& from = static_cast<Source*>(context)->choose_(name).table;
-      return from.read_vector(from.context, name, length, out, error);
+      const int32_t code = from.read_vector(from.context, name, length, out, error);
+      const bool is_bias = std::string(name).ends_with("expert_bias");
+      if (is_bias)
+        std::transform(out, out + length, out, [&](float v) { return v * static_cast<Source*>(context)->bias; });
+      return code;
     };
     table.release = random_model::Source(0, RS_WEIGHT_F32).table.release;  // the same for all
   }
@@ -57,6 +62,7 @@ class Source {
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
   rs_weight_source table{};
+  float bias = 1.0f;  // a factor of the experts' bias; a large one settles which are chosen, whatever the scores
 
  private:
   static void make_numbers(rs_matrix& matrix) {

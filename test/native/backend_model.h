@@ -72,10 +72,14 @@ class Model {
  public:
   Model(const rs_backend* backend, random_model::Shape& shape, random_model::Source& source, int32_t threads = 1,
         const char* isa = "", rs_kv_format kv_format = RS_KV_F32)
-      : backend_(backend), vocab_(shape.config.vocab_rows) {
+      : Model(backend, shape, nullptr) {
     const rs_load_options options{threads, isa, kv_format, nullptr, nullptr};
     rs_error error{};
     CHECK_EQ(backend->load(shape.ready(), &source.table, &options, &model_, &error), 0);
+  }
+  // A model that was loaded before, which this unloads.
+  Model(const rs_backend* backend, const random_model::Shape& shape, rs_model* loaded)
+      : backend_(backend), model_(loaded), vocab_(shape.config.vocab_rows) {
     for (int32_t i = 0; i < shape.config.layers; ++i) {
       const bool is_softmax =
           (i + 1) % shape.config.group == 0 || i >= shape.config.layers / shape.config.group * shape.config.group;

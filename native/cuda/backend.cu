@@ -1,0 +1,271 @@
+// Owns: the CUDA backend's table: checks arguments, runs slabs and steps, saves and restores.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "cuda/forward.h"
+#include "cuda/memory_plan.h"
+#include "model/backend.h"
+#include "model/backend_errors.h"
+
+namespace ringside::cuda {
+namespace {
+
+// The table's handles stay incomplete types: a definition of rs_session here would clash with another backend's.
+Loaded& of(rs_model* model) { return *reinterpret_cast<Loaded*>(model); }
+const Loaded& of(const rs_model* model) { return *reinterpret_cast<const Loaded*>(model); }
+Session& of(rs_session* session) { return *reinterpret_cast<Session*>(session); }
+const Session& of(const rs_session* session) { return *reinterpret_cast<const Session*>(session); }
+const Snapshot& of(const rs_snapshot* snapshot) { return *reinterpret_cast<const Snapshot*>(snapshot); }
+// A session's `model` is its Loaded, of which others only compare the address.
+Loaded& loaded_of(const Session& session) { return *static_cast<Loaded*>(const_cast<void*>(session.model)); }
+
+constexpr int kLoaderThreads = 16;  // more than a bus can be fed by
+
+Status check_kv_format(int32_t format) {
+  if (format == RS_KV_BF16) return Unit{};
+  return Error{ErrorKind::kArgumentInvalid, "key-value format", "0 (bf16) on a GPU", std::to_string(format)};
+}
+
+int64_t workspace_bytes(const DeviceModel& model, int64_t rows) {
+  return Workspace::planned_bytes(model, rows) + step_scratch_bytes(model);
+}
+
+int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format,
+                    rs_memory_plan* out, rs_error* error) {
+  return guarded(error, "memory plan", [&]() -> Status {
+    if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_FP8) {
+      return Error{ErrorKind::kArgumentInvalid, "format", "0..4", std::to_string(format)};
+    }
+    if (format >= RS_WEIGHT_Q8 && group_columns < 1) {
+      return Error{ErrorKind::kArgumentInvalid, "group columns", ">= 1", std::to_string(group_columns)};
+    }
+    RS_CHECK(check_kv_format(kv_format));
+    RS_CHECK(check_shape(*config));
+    Weights weights;
+    describe_model(*config, weights);
+    const MemoryPlan plan = plan_sessions(weights.model);
+    out->weight_bytes = planned_weight_bytes(weights.model, format, group_columns);
+    out->state_bytes = plan.state_bytes + plan.open_rows_bytes;
+    out->kv_bytes_per_token = plan.page_bytes / kPageTokens;
+    out->scratch_bytes = workspace_bytes(weights.model, kSlabRows) + out->state_bytes;
+    return Unit{};
+  });
+}
+
+// The longest slab for which there is room; if there is none at all, the error says what the shortest needs.
+Result<int64_t> plan_slab(MemoryPlan& plan, const DeviceModel& model, int64_t taken_bytes) {
+  for (int64_t rows = kSlabRows;; rows /= 2) {
+    plan.workspace_bytes = workspace_bytes(model, rows);
+    const Status enough = check_memory(plan, taken_bytes);
+    if (enough.ok()) return rows;
+    if (enough.error().kind != ErrorKind::kOutOfMemory || rows == kLeastSlabRows) return enough.error();
+  }
+}
+
+Status name_device(Loaded& loaded) {
+  cudaDeviceProp properties{};
+  RS_CUDA(cudaGetDeviceProperties(&properties, 0));
+  loaded.isa = "sm_" + std::to_string(properties.major * 10 + properties.minor);
+  loaded.device = std::string(properties.name) + ", " + loaded.isa;
+  if (properties.major >= 8) return Unit{};
+  return Error{ErrorKind::kBackendUnavailable, properties.name, "compute capability 8.0 or more",
+               std::to_string(properties.major) + "." + std::to_string(properties.minor)};
+}
+
+Status load_model(const rs_config& config, const rs_weight_source& source, const rs_load_options& options,
+                  Loaded& loaded) {
+  if (options.threads < 0 || options.threads > RS_MAX_THREADS) {
+    return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(RS_MAX_THREADS),
+                 std::to_string(options.threads)};
+  }
+  RS_CHECK(check_kv_format(options.kv_format));
+  RS_CHECK(check_shape(config));
+  RS_CHECK(name_device(loaded));
+  RS_CHECK(loaded.stream.create());
+  for (Event& event : loaded.layer_ends) RS_CHECK(event.create());
+  const int available = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kLoaderThreads);
+  loaded.threads = options.threads == 0 ? available : options.threads;
+  describe_model(config, loaded.weights);
+  MemoryPlan plan = plan_sessions(loaded.model());
+  int64_t slab_rows = 0;
+  const auto admit = [&](int64_t bytes) -> Status {
+    plan.weight_bytes = bytes;
+    RS_TRY(slab_rows, plan_slab(plan, loaded.model(), loaded.weights.bytes()));
+    return Unit{};
+  };
+  RS_CHECK(load_weights(source, options, loaded.threads, admit, loaded.weights));
+  RS_CHECK(Workspace::allocate(loaded.model(), slab_rows, loaded.workspace));
+  loaded.pools = std::make_unique<SessionPools>(loaded.model(), plan);
+  RS_TRY(loaded.spare, LinearState::take(*loaded.pools, loaded.stream));
+  RS_TRY(StepPath* const step_path, make_step_path(loaded.model(), loaded.stream.get()));
+  loaded.step_path.reset(step_path);
+  return loaded.stream.wait();
+}
+
+int32_t load(const rs_config* config, const rs_weight_source* source, const rs_load_options* options, rs_model** out,
+             rs_error* error) {
+  return guarded(error, "model", [&]() -> Status {
+    auto loaded = std::make_unique<Loaded>();
+    RS_CHECK(load_model(*config, *source, *options, *loaded));
+    *out = reinterpret_cast<rs_model*>(loaded.release());
+    return Unit{};
+  });
+}
+
+void unload(rs_model* model) { delete &of(model); }
+const char* device(const rs_model* model) { return of(model).device.c_str(); }
+const char* isa(const rs_model* model) { return of(model).isa.c_str(); }
+int32_t threads(const rs_model* model) { return of(model).threads; }
+int64_t weight_bytes(const rs_model* model) { return of(model).weights.bytes(); }
+
+int32_t open(rs_model* model, rs_session** out, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Loaded& loaded = of(model);
+    const std::lock_guard lock(loaded.running);
+    auto session = std::make_unique<Session>(&loaded, *loaded.pools);
+    RS_CHECK(open_session(*session, loaded.stream));
+    *out = reinterpret_cast<rs_session*>(session.release());
+    return Unit{};
+  });
+}
+
+void close(rs_session* session) { delete &of(session); }
+int64_t position(const rs_session* session) { return of(session).position; }
+int64_t session_bytes(const rs_session* session) { return of(session).bytes(); }
+
+Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
+  const rs_config& config = session.pools->model.config;
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)};
+  if (count > config.context_tokens - session.position) {
+    return Error{ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
+                 std::to_string(session.position) + " + " + std::to_string(count)};
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (tokens[i] >= 0 && tokens[i] < config.vocab_rows) continue;
+    return Error{ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
+                 "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])};
+  }
+  return Unit{};
+}
+
+int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logits want, float* logits,
+               const rs_poll* poll, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Session& session = of(handle);
+    RS_CHECK(check_tokens(session, tokens, count));
+    Loaded& loaded = loaded_of(session);
+    const std::lock_guard lock(loaded.running);
+    Forward forward(loaded, poll);
+    for (int64_t done = 0; done < count;) {
+      const int64_t rows = std::min(loaded.workspace.rows, count - done);
+      const bool is_last = done + rows == count;
+      const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
+      float* to = want == RS_LOGITS_ALL ? logits + done * loaded.model().config.vocab_rows : logits;
+      RS_CHECK(forward.read({&session, tokens + done, rows, wanted, to}));
+      done += rows;
+      if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
+    }
+    return Unit{};
+  });
+}
+
+int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  return guarded(error, "step", [&]() -> Status {
+    Loaded& loaded = of(handle);
+    RS_CHECK(check_steps(steps, count, [&](const rs_step& part, const std::string& name) -> Status {
+      const Session& session = of(part.session);
+      if (session.model != &loaded) return another_models_session(name);
+      return check_tokens(session, part.tokens, part.count);
+    }));
+    const std::lock_guard lock(loaded.running);
+    return run_steps(loaded, steps, count, poll);
+  });
+}
+
+int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Session& session = of(handle);
+    const int64_t boundary = session.position / kChunkTokens * kChunkTokens;
+    if (keep_position < boundary || keep_position > session.position) {
+      return Error{ErrorKind::kArgumentInvalid, "keep position",
+                   std::to_string(boundary) + ".." + std::to_string(session.position), std::to_string(keep_position)};
+    }
+    session.position = keep_position;  // rows past the position are never read
+    return Unit{};
+  });
+}
+
+int32_t save(rs_session* handle, rs_snapshot** out, rs_error* error) {
+  return guarded(error, "snapshot", [&]() -> Status {
+    const Session& session = of(handle);
+    Loaded& loaded = loaded_of(session);
+    const std::lock_guard lock(loaded.running);
+    auto snapshot = std::make_unique<Snapshot>();
+    RS_CHECK(save_session(session, loaded.stream, *snapshot));
+    *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
+    return Unit{};
+  });
+}
+
+int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_error* error) {
+  return guarded(error, "session", [&]() -> Status {
+    Loaded& loaded = of(handle);
+    const Snapshot& snapshot = of(from);
+    if (snapshot.model != &loaded) {
+      return Error{ErrorKind::kStateInvalid, "snapshot", "the model it was saved from", ""};
+    }
+    const std::lock_guard lock(loaded.running);
+    auto session = std::make_unique<Session>(&loaded, *loaded.pools);
+    RS_CHECK(restore_session(snapshot, loaded.stream, *session));
+    *out = reinterpret_cast<rs_session*>(session.release());
+    return Unit{};
+  });
+}
+
+int64_t snapshot_position(const rs_snapshot* snapshot) { return of(snapshot).position; }
+int64_t snapshot_bytes(const rs_snapshot* snapshot) { return of(snapshot).bytes(); }
+void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
+
+int32_t norms(const rs_session* handle, float* out, rs_error* error) {
+  return guarded(error, "state norms", [&]() -> Status {
+    const Session& session = of(handle);
+    Loaded& loaded = loaded_of(session);
+    const std::lock_guard lock(loaded.running);
+    return state_norms(session, loaded.stream, out);
+  });
+}
+
+}  // namespace
+}  // namespace ringside::cuda
+
+extern "C" __attribute__((visibility("default"))) const rs_backend* rs_cuda_backend(void) {
+  namespace cuda = ringside::cuda;
+  static constexpr rs_backend kBackend = {
+      RS_BACKEND_VERSION,
+      "cuda",
+      cuda::plan_memory,
+      cuda::load,
+      cuda::unload,
+      cuda::device,
+      cuda::isa,
+      cuda::threads,
+      cuda::weight_bytes,
+      cuda::open,
+      cuda::close,
+      cuda::position,
+      cuda::session_bytes,
+      cuda::extend,
+      cuda::step,
+      cuda::accept,
+      cuda::save,
+      cuda::restore,
+      cuda::snapshot_position,
+      cuda::snapshot_bytes,
+      cuda::drop,
+      cuda::norms,
+  };
+  return &kBackend;
+}

@@ -1,0 +1,14 @@
+// Owns: the way to the CUDA backend: a shared library of its own beside this code, opened only where a driver runs it.
+// Must never: need a header of CUDA, or be linked against any library of it.
+#pragma once
+
+#include "../error.h"
+#include "backend.h"
+
+namespace ringside {
+
+// Looks once in a process. kBackendUnavailable says what is missing: the driver, one that is new enough (both
+// versions), a device, or the library.
+Result<const rs_backend*> open_cuda_backend();
+
+}  // namespace ringside
