@@ -23,6 +23,10 @@ endif()
 
 # -Wpedantic stays out: what nvcc makes of a source for the host's compiler breaks rules that the source keeps.
 add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Werror,-Wno-unused-parameter,-ffp-contract=off,-fvisibility=hidden>")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC bug 105329, as for the host's sources.
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wno-restrict>")
+endif()
 
 file(GLOB rs_cuda_files CONFIGURE_DEPENDS cuda/*.cu cuda/kernels/*.cu)
 add_library(rs_cuda STATIC ${rs_cuda_files} error.cc)
