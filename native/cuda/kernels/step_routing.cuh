@@ -1,0 +1,133 @@
+// Owns: the choice of experts for the rows of a step (specification section 5). Every block makes it for itself from
+// the router's sums: that is cheaper than another barrier.
+#pragma once
+
+#include "cuda/kernels/step_rows.cuh"
+
+namespace ringside::cuda {
+
+#if defined(__CUDACC__)
+
+inline constexpr int kLaneExperts = kMaxStepExperts / 32;
+
+// The order of floats as that of unsigned numbers.
+__device__ __forceinline__ uint32_t ordered_bits(float v) {
+  const uint32_t bits = __float_as_uint(v);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// Sets c of experts outside the kept groups to -inf. A group is `lanes` neighbouring lanes.
+__device__ __forceinline__ void keep_best_groups(const StepShape& shape, int per_lane, float (&c)[kLaneExperts]) {
+  const int lane = threadIdx.x & 31, lanes = shape.experts / shape.expert_groups / per_lane;
+  float first = -INFINITY, second = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if (i >= per_lane) continue;
+    second = fmaxf(second, fminf(first, c[i]));
+    first = fmaxf(first, c[i]);
+  }
+  for (int step = 1; step < lanes; step *= 2) {
+    const float other_first = __shfl_xor_sync(0xffffffffu, first, step);
+    const float other_second = __shfl_xor_sync(0xffffffffu, second, step);
+    second = fmaxf(fminf(first, other_first), fmaxf(second, other_second));
+    first = fmaxf(first, other_first);
+  }
+  const float score = shape.experts == shape.expert_groups ? first : first + second;
+  const int group = lane / lanes;
+  int better = 0;
+  for (int g = 0; g < shape.expert_groups; ++g) {
+    const float other = __shfl_sync(0xffffffffu, score, g * lanes);
+    better += other > score || (other == score && g < group) ? 1 : 0;
+  }
+  if (better < shape.groups_kept) return;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) c[i] = -INFINITY;
+}
+
+// One warp, one row: its experts, ascending, and their weights.
+__device__ __forceinline__ void choose_experts(const Step& s, int row) {
+  const StepShape& shape = s.shape();
+  const int lane = threadIdx.x & 31, experts = shape.experts, per_lane = max(experts / 32, 1);
+  const int pieces = s.layer().router.columns / shape.hidden * kRouterPieces;
+  const bool has_experts = lane * per_lane < experts;
+  float score[kLaneExperts], c[kLaneExperts];
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) score[i] = 0.0f, c[i] = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if (i >= per_lane || !has_experts) continue;
+    const int expert = lane * per_lane + i;
+    const float* from = shape.router_sums + static_cast<int64_t>(row) * experts + expert;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int p = 0; p < pieces; ++p) sum += from[static_cast<int64_t>(p) * s.call().rows * experts];
+    score[i] = sigmoid(sum);
+    if (isnan(sum)) continue;  // of a broken model: it must not break the choice
+    c[i] = score[i] + (s.layer().expert_bias != nullptr ? s.layer().expert_bias[expert] : 0.0f);
+  }
+  keep_best_groups(shape, per_lane, c);
+
+  uint32_t taken = 0;
+  for (int k = 0; k < shape.chosen; ++k) {
+    uint32_t best = 0, best_i = 0;
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i) {
+      if (i >= per_lane || !has_experts || taken >> i & 1) continue;
+      const uint32_t key = ordered_bits(c[i]);
+      if (key > best) best = key, best_i = i;
+    }
+    const uint32_t most = __reduce_max_sync(0xffffffffu, best);
+    const uint32_t mine = best == most ? static_cast<uint32_t>(lane) * per_lane + best_i : 0xffffffffu;
+    if (__reduce_min_sync(0xffffffffu, mine) == mine && mine != 0xffffffffu) taken |= 1u << best_i;
+  }
+
+  float sum = 0.0f;
+  int count = __popc(taken), before = count;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) sum += taken >> i & 1 ? score[i] : 0.0f;
+  sum = warp_sum(sum) + 1e-20f;
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(0xffffffffu, before, step);
+    if (lane >= step) before += other;
+  }
+  before -= count;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if ((taken >> i & 1) == 0) continue;
+    const int slot = before + __popc(taken & ((1u << i) - 1));
+    s.control().chosen[row][slot] = static_cast<int16_t>(lane * per_lane + i);
+    s.control().weight[row][slot] = score[i] / sum * shape.routed_scale;
+  }
+}
+
+// Chooses for all rows and lists the experts of all of them, ascending, with their rows.
+__device__ __forceinline__ void route_rows(const Step& s) {
+  StepControl& control = s.control();
+  const int rows = s.call().rows, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, experts = s.shape().experts;
+  for (int e = threadIdx.x; e < experts; e += kStepThreads) control.expert_rows[e] = 0;
+  for (int row = warp; row < rows; row += kStepWarps) choose_experts(s, row);
+  step_sync();
+  for (int i = threadIdx.x; i < rows * s.shape().chosen; i += kStepThreads) {
+    const int row = i / s.shape().chosen;
+    atomicOr(&control.expert_rows[control.chosen[row][i % s.shape().chosen]], 1u << row);
+  }
+  step_sync();
+  if (warp == 0) {
+    int count = 0;
+    for (int first = 0; first < experts; first += 32) {
+      const int e = first + lane;
+      const bool used = e < experts && control.expert_rows[e] != 0;
+      const uint32_t mask = __ballot_sync(0xffffffffu, used);
+      if (used) control.listed[count + __popc(mask & ((1u << lane) - 1))] = static_cast<int16_t>(e);
+      count += __popc(mask);
+    }
+    if (lane == 0) control.listed_count = count;
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(&control.routed);
+  }
+  step_sync();
+}
+
+#endif  // __CUDACC__
+
+}  // namespace ringside::cuda
