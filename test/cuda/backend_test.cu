@@ -439,6 +439,7 @@ double milliseconds(int times, const Call& call) {
 }
 
 void bench(const char* name, rs_weight_format format) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 12);  // what was timed is seen even if a later part is stopped
   const rs_backend* backend = rs_cuda_backend();
   random_model::Shape shape = mini_model::shape();
   const mini_model::Source source(format);
