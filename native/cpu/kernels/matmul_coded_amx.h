@@ -15,8 +15,6 @@ constexpr int64_t kAmxFewestRows = 4;       // below, the vector kernel is faste
 constexpr int64_t kAmxFewestRowsOfQ4 = 12;  // widening the codes must pay too
 constexpr int64_t kAmxPassTiles = 4;        // of rows pass a group of the weights while these, x and the sums are near
 constexpr int64_t kAmxOutputs = 32;         // whose weights stay in tiles while rows pass
-// How far ahead codes that are widened are called for; tried at 512 to 4096 in the kernel bench.
-constexpr int64_t kCodesAheadBytes = 2048;
 constexpr int64_t kDotTileInts = kAmxRows * 16;
 
 // The intrinsics do not tell the compiler which memory they read and write.
@@ -47,11 +45,17 @@ RS_INLINE void widen_halves(const uint8_t* codes, int64_t columns, uint8_t* to) 
   for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, to += kQuadBytes) {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
-      __builtin_prefetch(codes + kCodesAheadBytes + v * 64);
       const __m512i both = load_codes(codes + v * 64);
       _mm512_store_si512(to + v * 64, _mm512_sub_epi8(low_halves(both), eight));
       _mm512_store_si512(to + kQuadBytes / 2 + v * 64, _mm512_sub_epi8(high_halves(both), eight));
     }
+  }
+}
+
+// What the first rows of a call do of `next` at one step, half a block: L2 keeps it, the nearest cache is full of sums.
+RS_INLINE void call_half_block(const NextTile& next, int64_t lines) {
+  for (int64_t line = 0; line < lines; ++line) {
+    __builtin_prefetch(next.at + line / 4 * 64 + line % 4 * next.stream_bytes, 0, 2);
   }
 }
 
@@ -162,7 +166,8 @@ RS_INLINE RowTiles row_tiles(int64_t rows) {
 // sums.
 template <int kSteps, bool kIsWide>
 void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const QuantizedRows& x, int64_t first_row,
-                       const RowTiles& tiles, int64_t first_tile, int64_t tile_count, const AmxScratch& scratch) {
+                       const RowTiles& tiles, int64_t first_tile, int64_t tile_count, NextTile next,
+                       const AmxScratch& scratch) {
   const int64_t depth = w.group_columns / kSteps;
   const bool is_q4 = w.format == PackedFormat::kQ4;
   __builtin_memset(scratch.sums, 0, static_cast<unsigned long>(tile_count * kAmxRows * kTileRows) * sizeof(float));
@@ -185,6 +190,10 @@ void multiply_amx_pass(const PackedMatrix& w, const uint8_t* tile, const Quantiz
       const int64_t step = group * 2 + output / kAmxOutputs;
       load_weight_tiles<kSteps>(is_q4 ? widened(step) : stored(step), is_q4 ? kQuadBytes / 2 : kQuadBytes, depth);
       widen(step + 1);
+      if (first_tile == 0) {
+        call_half_block(next, w.block_bytes() / 128);
+        next.at += w.block_bytes() / 8;
+      }
       for (int64_t t = 0; t < tile_count; ++t) {
         int32_t* dots = scratch.dots + turn * (kIsWide ? 4 : 2) * kDotTileInts;
         turn ^= 1;
@@ -220,10 +229,11 @@ void matmul_coded_amx(const PackedMatrix& w, int64_t tile, const QuantizedRows& 
   const auto pass = depth < w.group_columns ? (is_wide ? multiply_amx_pass<2, true> : multiply_amx_pass<2, false>)
                                             : (is_wide ? multiply_amx_pass<1, true> : multiply_amx_pass<1, false>);
   const RowTiles tiles = row_tiles(rows);
+  const NextTile following = {next == nullptr ? codes : next, w.tile_bytes() / 4};
   configure_tiles(tiles.height, depth);
   for (int64_t first = 0; first < tiles.count; first += kAmxPassTiles) {
     const int64_t count = tiles.count - first < kAmxPassTiles ? tiles.count - first : kAmxPassTiles;
-    pass(w, codes, x, first_row, tiles, first, count, scratch);
+    pass(w, codes, x, first_row, tiles, first, count, following, scratch);
     for (int64_t t = 0; t < count; ++t) {
       const float* sums = scratch.sums + t * kAmxRows * kTileRows;
       float* to = y + tiles.first_row(first + t) * y_stride;
