@@ -345,42 +345,6 @@ TEST("activations are rounded to the nearest code, alike on every instruction se
   }
 }
 
-TEST("a norm or a gated silu that quantises gives the bits of the two steps apart") {
-  Random random(8);
-  for (const int64_t columns : {1, 63, 128, 500}) {
-    for (const int code_bytes : {1, 2}) {
-      PackedMatrix shape;
-      shape.columns = columns;
-      shape.group_columns = 64;
-      const std::vector<float> x = random_values(random, columns, 5.0f);
-      const std::vector<float> weight = random_values(random, columns);
-      for (const Kernels* kernels : available_kernels()) {
-        std::vector<float> apart(x.size());
-        std::vector<float> fused(x.size());
-        kernels->rms_norm(x.data(), weight.data(), 1e-6f, columns, apart.data());
-        Inputs expected = inputs(*kernels, shape, apart, code_bytes);
-        Inputs got = shaped_inputs(shape, 1, code_bytes);
-        kernels->rms_norm_quantize(x.data(), weight.data(), 1e-6f, fused.data(), 0, got.rows);
-        CHECK(fused == apart);
-        const auto check_codes_equal = [&] {
-          CHECK(got.scales == expected.scales && got.sums == expected.sums);
-          for (int64_t k = 0; k < got.rows.groups * 64; ++k) {
-            CHECK_EQ(x_code(got.rows, 0, k), x_code(expected.rows, 0, k));
-          }
-        };
-        check_codes_equal();
-        apart = x;
-        fused = x;
-        kernels->silu_multiply(apart.data(), weight.data(), columns);
-        expected = inputs(*kernels, shape, apart, code_bytes);
-        kernels->silu_multiply_quantize(fused.data(), weight.data(), 0, columns, 0, got.rows);
-        CHECK(fused == apart);
-        check_codes_equal();
-      }
-    }
-  }
-}
-
 TEST("stored groups are cut to fit, a scale for the whole row is repeated, others are refused by name") {
   Random random(6);
   const std::vector<std::vector<int64_t>> cases = {{256, 128}, {192, 64}, {96, 32}, {500, 128}, {1000, 128}};

@@ -25,8 +25,6 @@ constexpr Kernels kernel_table(const char* isa, const AttentionKernels* (*attent
       .quantize_rows = quantize_rows,
       .quantize_columns = quantize_columns,
       .rms_norm = rms_norm,
-      .rms_norm_quantize = rms_norm_quantize,
-      .silu_multiply_quantize = silu_multiply_quantize,
       .attention = attention,
       .silu = silu,
       .silu_multiply = silu_multiply,

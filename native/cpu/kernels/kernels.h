@@ -93,12 +93,6 @@ struct Kernels {
                            const QuantizedRows& out);
   // out = x / sqrt(mean(x²) + eps) * weight; `out` may be `x`. One order of additions on every instruction set.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
-  // rms_norm of a row of out.columns into `normed`, and row `row` of `out` from it.
-  void (*rms_norm_quantize)(const float* x, const float* weight, float eps, float* normed, int64_t row,
-                            const QuantizedRows& out);
-  // silu_multiply of some columns, and these columns of a row of `out` from it, as quantize_columns.
-  void (*silu_multiply_quantize)(float* gate, const float* up, int64_t first_column, int64_t columns, int64_t row,
-                                 const QuantizedRows& out);
   const AttentionKernels* (*attention)();
   void (*silu)(float* x, int64_t count);                               // x = x sigmoid(x)
   void (*silu_multiply)(float* gate, const float* up, int64_t count);  // gate = silu(gate) up

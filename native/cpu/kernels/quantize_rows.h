@@ -1,9 +1,7 @@
 // Owns: activations to int8 with one scale a group, in the same arithmetic on every instruction set.
 #pragma once
 
-#include "cpu/kernels/activation.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/norm.h"
 #include "cpu/kernels/vector.h"
 
 namespace ringside::cpu {
@@ -87,27 +85,6 @@ void quantize_columns(const float* x, int64_t first_column, int64_t columns, int
 
 void quantize_rows(const float* x, int64_t x_stride, int64_t first_row, int64_t rows, const QuantizedRows& out) {
   for (int64_t r = 0; r < rows; ++r) quantize_columns(x + r * x_stride, 0, out.columns, first_row + r, out);
-}
-
-// The two below quantise group by group what has just been computed, while it is in the first-level cache; their bits
-// are those of the two steps apart.
-void rms_norm_quantize(const float* x, const float* weight, float eps, float* normed, int64_t row,
-                       const QuantizedRows& out) {
-  const float inverse = inverse_rms(x, eps, out.columns);
-  for (int64_t at = 0; at < out.columns; at += out.group_columns) {
-    const int64_t columns = out.columns - at < out.group_columns ? out.columns - at : out.group_columns;
-    scale_by_weight(x + at, inverse, weight + at, columns, normed + at);
-    quantize_columns(normed + at, at, columns, row, out);
-  }
-}
-
-void silu_multiply_quantize(float* gate, const float* up, int64_t first_column, int64_t columns, int64_t row,
-                            const QuantizedRows& out) {
-  for (int64_t at = 0; at < columns; at += out.group_columns) {
-    const int64_t count = columns - at < out.group_columns ? columns - at : out.group_columns;
-    silu_multiply(gate + at, up + at, count);
-    quantize_columns(gate + at, first_column + at, count, row, out);
-  }
 }
 
 }  // namespace
