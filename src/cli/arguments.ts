@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import type { ParseArgsConfig } from "node:util";
 import * as path from "node:path";
-import { isaNames, kvFormats, maxThreads } from "../protocol/engine";
+import { backendNames, isaNames, kvFormats, maxThreads } from "../protocol/engine";
 import type { IsaName, LoadRequest } from "../protocol/engine";
 import { places } from "./places";
 
@@ -33,7 +33,8 @@ export const isaHelp = `default: the best of this machine; else one of
                        dotprod and i8mm have run under an emulator only, so they are never the default`;
 
 export const modelHelp = `  --model DIR          a checkpoint folder; without it, the embedded nano model
-  --backend NAME       auto (default), cpu or reference
+  --backend NAME       auto (default: a GPU if the model fits one, else the processor), cpu, cuda
+                       or reference
   --threads N          default: the physical cores
   --slope A|B|C        form of the decay slopes (default A)
   --isa NAME           ${isaHelp}
@@ -107,7 +108,7 @@ export function loadRequest(values: {
 }): LoadRequest {
   return {
     folder: values.model === undefined ? places.embeddedModel : path.resolve(values.model),
-    backend: choiceOption(values.backend, "--backend", ["auto", "cpu", "reference"], "auto"),
+    backend: choiceOption(values.backend, "--backend", backendNames, "auto"),
     threads: integerOption(values.threads, "--threads", [1, maxThreads], 0),
     slopeForm: choiceOption(values.slope, "--slope", ["A", "B", "C"], "A"),
     isa: choiceOption<IsaName | "">(values.isa, "--isa", isaNames, ""),

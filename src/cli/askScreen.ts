@@ -49,7 +49,7 @@ export class AskScreen {
     this.#enter("none");
     const lines = [...citationLines(outcome.citations), ...refusalLines(outcome.refusal)];
     if (lines.length > 0) this.out.write(`\n\n${lines.map(printable).join("\n")}`);
-    const closing = closingLine(outcome);
+    const closing = printable(closingLine(outcome));
     this.out.write(`\n\n${this.out.isTTY === true ? `${dim}${closing}${plain}` : closing}\n`);
   }
 
@@ -141,7 +141,7 @@ function closingLine({ plan, stats, done }: AskOutcome): string {
     parts.push(`${count(stats.promptTokens)} tokens, ${count(stats.reusedTokens)} of them from before`);
     if (stats.prefillTokensPerSecond !== undefined) parts.push(`read ${speed(stats.prefillTokensPerSecond)}`);
     if (stats.decodeTokensPerSecond !== undefined) parts.push(`wrote ${speed(stats.decodeTokensPerSecond)}`);
-    parts.push(`first token after ${(stats.firstTokenMs / 1000).toFixed(1)} s`);
+    parts.push(`first token after ${(stats.firstTokenMs / 1000).toFixed(1)} s`, stats.device);
   }
   return parts.join(" · ");
 }

@@ -1,5 +1,6 @@
 // Owns: the sentences in which the command line tells of a failure: what is wrong and what to do about it.
 // Must never invent a detail: it words the fields that it is given.
+import { gpuCapability, gpuSubjects } from "../protocol/errors";
 import type { ErrorKind, RingsideError } from "../protocol/errors";
 
 const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> = {
@@ -29,6 +30,7 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "tokenizer-invalid": (error) =>
     `The model's tokenizer.json cannot be used: ${named(error.subject, "it is not understood")}${found(error)}; get the checkpoint again.`,
   "out-of-memory": (error) =>
+    gpuMemory(error) ??
     `There is not enough memory for ${named(error.subject, "this model")}${found(error)}; choose a smaller model or close other programs.`,
   "context-full": (error) => `The model's context is full${found(error)}; ask about fewer files or a shorter text.`,
   "token-out-of-range": (error) =>
@@ -39,6 +41,7 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "state-invalid": (error) =>
     `The engine cannot do that now: ${named(error.subject, "a call came in the wrong state")}${found(error)}; try again.`,
   "backend-unavailable": (error) =>
+    noGpu(error) ??
     `The backend ${named(error.subject, "that was asked for")} cannot run on this machine${found(error)}; use --backend auto.`,
   internal: (error) =>
     `Something went wrong inside the engine: ${named(error.subject, "unknown")}${found(error)}; please report it.`,
@@ -64,6 +67,28 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
 /** One sentence for people. */
 export function wordError(error: RingsideError): string {
   return sentences[error.kind](error);
+}
+
+/** Why there is no GPU to run on; null when the failure is about something else. */
+function noGpu({ subject, expected, actual }: RingsideError): string | null {
+  if (subject === gpuSubjects.driver && actual === "none")
+    return `There is no NVIDIA driver on this machine, and the GPU backend needs version ${expected}; install it, or use --backend auto.`;
+  if (subject === gpuSubjects.driver)
+    return `The NVIDIA driver of this machine cannot run the GPU backend: needed ${expected}, found ${actual}; update it, or use --backend auto.`;
+  if (subject === gpuSubjects.device)
+    return "There is a driver, but no NVIDIA GPU that this process can use; check with nvidia-smi, or use --backend auto.";
+  if (expected.startsWith(gpuCapability))
+    return `${named(subject, "The GPU")} is too old for the GPU backend: needed ${expected}, found ${actual}; use --backend auto.`;
+  if (subject !== gpuSubjects.library) return null;
+  const reason = actual === "none" ? "is not there" : `cannot be used: needed ${expected}, found ${actual}`;
+  return `The GPU backend ${subject} ${reason}; run "npm run build" on this machine with nvcc 13, or use --backend auto.`;
+}
+
+/** Planned memory, or an allocation that the CUDA runtime refused, whose call is then the subject; else null. */
+function gpuMemory({ subject, expected, actual }: RingsideError): string | null {
+  if (subject !== gpuSubjects.memory && !subject.startsWith("cuda")) return null;
+  const numbers = [expected, actual].filter((part) => part !== "").join(", ");
+  return `There is not enough GPU memory${because(numbers)}; close other programs on the GPU, choose a smaller model, or use --backend cpu.`;
 }
 
 function found({ expected, actual }: RingsideError): string {

@@ -2,7 +2,7 @@
 // to do about it. Must never invent a detail: it words the fields that it is given.
 import { l10n } from "vscode";
 import type { ErrorKind, RingsideError } from "../protocol/errors";
-import { RingsideFailure } from "../protocol/errors";
+import { gpuCapability, gpuSubjects, RingsideFailure } from "../protocol/errors";
 import type { DropReason, KeepReason } from "../protocol/qa";
 
 type Sentence = (error: RingsideError) => string;
@@ -50,6 +50,7 @@ const ofModels = {
       found(error),
     ),
   "out-of-memory": (error) =>
+    gpuMemory(error) ??
     l10n.t("There is not enough memory{0}. Close other programs, or use a smaller model.", found(error)),
 } as const satisfies Partial<Record<ErrorKind, Sentence>>;
 
@@ -66,6 +67,7 @@ const ofRequests = {
     l10n.t("The setting or argument {0} cannot be used{1}. Change it and try again.", error.subject, found(error)),
   "state-invalid": (error) => l10n.t("The engine cannot do that now{0}. Try again.", because(error.subject)),
   "backend-unavailable": (error) =>
+    noGpu(error) ??
     l10n.t("The backend {0} cannot run on this machine{1}. Choose another one.", error.subject, found(error)),
   internal: (error) =>
     l10n.t(
@@ -151,6 +153,32 @@ export const keepReasonsInOrder = Object.keys(keepReasons) as readonly KeepReaso
 
 export function wordKeepReason(reason: KeepReason): string {
   return keepReasons[reason]();
+}
+
+/** Why there is no GPU to run on; null when the failure is about something else. */
+function noGpu({ subject, expected, actual }: RingsideError): string | null {
+  if (subject === gpuSubjects.driver && actual === "none")
+    return l10n.t("There is no NVIDIA driver on this machine. Install version {0} to use the GPU.", expected);
+  if (subject === gpuSubjects.driver)
+    return l10n.t("The NVIDIA driver is too old or broken (needed {0}, found {1}). Update it.", expected, actual);
+  if (subject === gpuSubjects.device)
+    return l10n.t("The NVIDIA driver finds no GPU that Ringside can use. Check it with `nvidia-smi`.");
+  if (expected.startsWith(gpuCapability))
+    return l10n.t("{0} is too old for Ringside (needed {1}, found {2}). Use another GPU.", subject, expected, actual);
+  if (subject !== gpuSubjects.library) return null;
+  return actual === "none"
+    ? l10n.t("This installation has no GPU backend. Install a build of Ringside that has one.")
+    : l10n.t("The GPU backend does not fit this installation: needed {0}, found {1}. Reinstall it.", expected, actual);
+}
+
+/** Planned memory, or an allocation that the CUDA runtime refused, whose call is then the subject; else null. */
+function gpuMemory({ subject, expected, actual }: RingsideError): string | null {
+  if (subject !== gpuSubjects.memory && !subject.startsWith("cuda")) return null;
+  const numbers = [expected, actual].filter((part) => part !== "").join(", ");
+  return l10n.t(
+    "There is not enough GPU memory{0}. Close other programs on the GPU, or use a smaller model.",
+    because(numbers),
+  );
 }
 
 function found({ expected, actual }: RingsideError): string {

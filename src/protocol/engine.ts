@@ -22,6 +22,13 @@ export const isaNames = [
 ] as const;
 export type IsaName = (typeof isaNames)[number];
 
+/** "auto": a GPU where one takes the model, else the processor; the device's name says why. As native/engine.h. */
+export const backendNames = ["auto", "cpu", "cuda", "reference"] as const;
+export type BackendName = (typeof backendNames)[number];
+
+/** The longest name of a device: it tells, where that is so, why the model is not on a GPU. */
+export const deviceCharacters = 512;
+
 /** How keys and values of the softmax layers are kept: in 2, 4 or 1 bytes each. */
 export const kvFormats = ["bf16", "f32", "q8"] as const;
 export type KvFormat = (typeof kvFormats)[number];
@@ -42,7 +49,7 @@ export interface Prompt {
 
 export interface LoadRequest {
   readonly folder: string;
-  readonly backend: "auto" | "cpu" | "reference";
+  readonly backend: BackendName;
   /** 0: the number of physical cores. */
   readonly threads: number;
   readonly slopeForm: "A" | "B" | "C";

@@ -44,6 +44,20 @@ export type NativeErrorKind = (typeof nativeErrorKinds)[number];
 export type ErrorKind = NativeErrorKind | (typeof hostErrorKinds)[number];
 export const errorKinds: readonly ErrorKind[] = [...nativeErrorKinds, ...hostErrorKinds];
 
+/**
+ * What a failure of the GPU backend is about, by the names that native/model/backend_library.cc and native/cuda/ give it as
+ * its subject: the doors have words of their own for each.
+ */
+export const gpuSubjects = {
+  driver: "NVIDIA driver",
+  device: "NVIDIA GPU",
+  library: "libringside_cuda.so",
+  memory: "GPU memory",
+} as const;
+
+/** How a card that is too old is refused: its name is the subject, and what was needed begins so. */
+export const gpuCapability = "compute capability";
+
 /** One failure as plain data. Empty strings mean "not applicable". */
 export interface RingsideError {
   readonly kind: ErrorKind;

@@ -1,6 +1,6 @@
 // Owns: the validators of every frame between the engine's client and its host. What passes is trusted afterwards (house
 // invariant 3), what does not is a RingsideFailure "frame-invalid" that names the field.
-import { isaNames, kvFormats, maxThreads } from "./engine";
+import { backendNames, deviceCharacters, isaNames, kvFormats, maxThreads } from "./engine";
 import type {
   EngineReply,
   EngineRequest,
@@ -47,7 +47,7 @@ export const ringsideError: Check<RingsideError> = object<RingsideError>({
 
 const load: Check<LoadRequest> = object<LoadRequest>({
   folder: text(maxPathCharacters),
-  backend: choice(["auto", "cpu", "reference"]),
+  backend: choice(backendNames),
   threads: integer(0, maxThreads),
   slopeForm: choice(["A", "B", "C"]),
   isa: choice(["", ...isaNames]),
@@ -58,7 +58,7 @@ export const modelInfo: Check<ModelInfo> = object<ModelInfo>({
   folder: text(maxPathCharacters),
   layout: shortText,
   backend: shortText,
-  device: shortText,
+  device: text(deviceCharacters),
   isa: shortText,
   threads: integer(1, maxThreads),
   vocab: integer(1, maxTokens),

@@ -2,6 +2,7 @@
 import { modelInfo, ringsideError } from "./validate";
 import { choice, decimal, integer, list, nullable, object, optional, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
+import { deviceCharacters } from "./engine";
 import type { EngineState, EngineStatus } from "./engine";
 import { doneReasons } from "./qa";
 import type {
@@ -78,7 +79,7 @@ const stats: Check<AnswerStats> = object<AnswerStats>({
   draftedTokens: optional(count),
   acceptedTokens: optional(count),
   backend: text(64),
-  device: text(256),
+  device: text(deviceCharacters),
 });
 
 const phases = ["scanning", "loading", "planning", "reading", "reasoning", "answering", "checking"] as const;

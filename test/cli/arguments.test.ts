@@ -54,6 +54,7 @@ test("a load request has the embedded model and the machine's defaults when noth
   assert.throws(() => loadRequest({ isa: "sse9" }), UsageError);
   assert.throws(() => loadRequest({ isa: "" }), UsageError);
   assert.equal(loadRequest({ backend: "reference", slope: "B" }).slopeForm, "B");
-  assert.throws(() => loadRequest({ backend: "cuda" }), UsageError);
+  assert.equal(loadRequest({ backend: "cuda" }).backend, "cuda");
+  assert.throws(() => loadRequest({ backend: "gpu" }), UsageError);
   assert.throws(() => loadRequest({ threads: "0" }), UsageError);
 });

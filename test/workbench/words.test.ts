@@ -8,7 +8,7 @@ import {
   wordError,
   wordKeepReason,
 } from "../../src/extension/words";
-import { errorKinds, failure } from "../../src/protocol/errors";
+import { errorKinds, failure, gpuSubjects } from "../../src/protocol/errors";
 
 describe("words", () => {
   it("words every kind of failure, each differently", () => {
@@ -36,6 +36,20 @@ describe("words", () => {
     assert.equal(
       wordError({ kind: "question-too-long", subject: "question", expected: "20000", actual: "100000" }),
       "The question has 100000 characters; at most 20000 are possible. Shorten it.",
+    );
+  });
+
+  it("tells why there is no GPU, or not enough of one", () => {
+    const driver = { kind: "backend-unavailable", subject: gpuSubjects.driver, expected: "580 or newer" } as const;
+    assert.equal(
+      wordError({ ...driver, actual: "none" }),
+      "There is no NVIDIA driver on this machine. Install version 580 or newer to use the GPU.",
+    );
+    assert.match(wordError({ ...driver, actual: "CUDA 12.4" }), /needed 580 or newer, found CUDA 12\.4/);
+    const memory = { kind: "out-of-memory", subject: gpuSubjects.memory } as const;
+    assert.equal(
+      wordError({ ...memory, expected: "17.50 GB needed", actual: "12.00 GB free" }),
+      "There is not enough GPU memory (17.50 GB needed, 12.00 GB free). Close other programs on the GPU, or use a smaller model.",
     );
   });
 
