@@ -36,7 +36,7 @@ export async function compile(folder, targets = []) {
 }
 
 /** Copies by rename: a running engine host keeps the old file mapped. */
-function publish(from, to) {
+export function publish(from, to) {
   fs.mkdirSync(path.dirname(to), { recursive: true });
   fs.copyFileSync(from, `${to}.new`);
   fs.renameSync(`${to}.new`, to);

@@ -33,6 +33,12 @@ function packageFolders() {
 const unicodeTables = () =>
   `Unicode character data (Unicode-3.0), as tables of the tokenizer\n\n${fs.readFileSync(at("docs", "licences", "Unicode-3.0.txt"), "utf8")}`;
 
+/** A part of the GPU backend's library, which its licence allows to be passed on inside an application. */
+const cudaRuntime = () =>
+  "NVIDIA CUDA runtime (NVIDIA's licence), linked statically into libringside_cuda.so\n\n" +
+  "Copyright (c) NVIDIA Corporation and affiliates. All rights reserved. Distributed under the End User License Agreement\n" +
+  "of the CUDA Toolkit, https://docs.nvidia.com/cuda/eula/, as a part of this application and for use with it alone.\n";
+
 const authorOf = (manifest) =>
   (typeof manifest.author === "string" ? manifest.author : manifest.author?.name) ?? "its authors";
 
@@ -52,7 +58,8 @@ function licenceText(folder, manifest) {
   return standard.replace(/^Copyright .*$/m, `Copyright (c) ${authorOf(manifest)}`);
 }
 
-export function thirdPartyNotices() {
+/** @param {readonly string[]} shippedFiles */
+export function thirdPartyNotices(shippedFiles) {
   const parts = packageFolders().map((folder) => {
     const manifest = JSON.parse(fs.readFileSync(path.join(at(folder), "package.json"), "utf8"));
     if (!acceptedLicences.includes(manifest.license)) {
@@ -63,5 +70,6 @@ export function thirdPartyNotices() {
     return `${manifest.name} ${manifest.version} (${manifest.license})\n\n${licenceText(folder, manifest)}\n`;
   });
   const head = "Ringside contains the works below. Each stands here with its licence.\n";
-  return [head, ...parts, unicodeTables()].join(`\n${"-".repeat(80)}\n\n`);
+  const ofGpu = shippedFiles.some((file) => file.endsWith("/libringside_cuda.so")) ? [cudaRuntime()] : [];
+  return [head, ...parts, ...ofGpu, unicodeTables()].join(`\n${"-".repeat(80)}\n\n`);
 }

@@ -1,9 +1,13 @@
-// Owns: the VSIX: which files are in it (and no others) and how it is made. Must never build what it packs.
+// Owns: the VSIX: which files are in it (and no others) and how it is made. Must never build what it packs, but for the GPU
+// backend of all cards, which takes minutes and is made only for shipping.
+//
+//   npm run package [-- --cuda]     with the GPU backend for all cards; else with that of this machine, if there is one
 import fs from "node:fs";
 import path from "node:path";
 import { whenStale } from "./freshness.mjs";
+import { buildCudaLibrary } from "./native-cuda.mjs";
 import { thirdPartyNotices } from "./notices.mjs";
-import { at, vsixFile, vsixTarget } from "./paths.mjs";
+import { at, cudaLibraryFile, vsixFile, vsixTarget } from "./paths.mjs";
 import { isMain, main, run, say, step } from "./process.mjs";
 import { setUp } from "./setup.mjs";
 
@@ -30,6 +34,18 @@ const copiedFiles = [
   "package.nls.json",
 ];
 
+const cudaLibrary = path.relative(at(), cudaLibraryFile);
+
+/**
+ * What is copied, and from where. `library`: the GPU backend to ship, as a path within the checkout; without it, the one that
+ * set-up made for this machine's cards, if it made one.
+ */
+function copiedFrom(library) {
+  const source = library ?? (fs.existsSync(cudaLibraryFile) ? cudaLibrary : undefined);
+  const files = Object.fromEntries(copiedFiles.map((file) => [file, file]));
+  return source === undefined ? files : { ...files, [cudaLibrary]: source };
+}
+
 /** Made while packing. */
 const writtenFiles = {
   "package.json": () => `${JSON.stringify(shippedManifest(), null, 2)}\n`,
@@ -47,10 +63,11 @@ function shippedManifest() {
   return manifest;
 }
 
-/** What the finished VSIX holds, by the names the packager gives them. */
-export function expectedVsixFiles() {
+/** What the finished VSIX holds, by the names the packager gives them; `library` as in copiedFrom(). */
+export function expectedVsixFiles(library) {
   const renamed = { "README.md": "readme.md", "CHANGELOG.md": "changelog.md", LICENSE: "LICENSE.txt" };
-  const files = [...copiedFiles, ...Object.keys(writtenFiles)].map((file) => `extension/${renamed[file] ?? file}`);
+  const listed = [...Object.keys(copiedFrom(library)), ...Object.keys(writtenFiles)];
+  const files = listed.map((file) => `extension/${renamed[file] ?? file}`);
   return ["[Content_Types].xml", "extension.vsixmanifest", ...files].sort();
 }
 
@@ -72,9 +89,11 @@ export function filesInZip(file) {
   return names.sort();
 }
 
-/** Builds the VSIX unless it is up to date. dist/ must be ready. */
-export function packageVsix() {
-  const inputs = [...copiedFiles, "package.json", "build/bundles.json", "scripts/package.mjs", "scripts/notices.mjs"];
+/** Builds the VSIX unless it is up to date. dist/ must be ready. `library` as in copiedFrom(). */
+export function packageVsix(library) {
+  const copied = copiedFrom(library);
+  const made = ["package.json", "build/bundles.json", "scripts/package.mjs", "scripts/notices.mjs"];
+  const inputs = [...Object.values(copied), ...made];
   return whenStale({ name: "vsix", inputs, outputs: [path.relative(at(), vsixFile)] }, async () => {
     const staging = at("build", "vsix");
     fs.rmSync(staging, { recursive: true, force: true });
@@ -82,8 +101,8 @@ export function packageVsix() {
       fs.mkdirSync(path.dirname(path.join(staging, file)), { recursive: true });
       return path.join(staging, file);
     };
-    for (const file of copiedFiles) fs.copyFileSync(at(file), target(file));
-    for (const [file, text] of Object.entries(writtenFiles)) fs.writeFileSync(target(file), text());
+    for (const [file, source] of Object.entries(copied)) fs.copyFileSync(at(source), target(file));
+    for (const [file, text] of Object.entries(writtenFiles)) fs.writeFileSync(target(file), text(Object.keys(copied)));
     const vsce = at("node_modules", "@vscode", "vsce", "vsce");
     const options = ["--no-dependencies", "--no-rewrite-relative-links", "--allow-missing-repository"];
     // A fixed time in the archive: equal inputs give an equal file.
@@ -99,7 +118,13 @@ export function packageVsix() {
 if (isMain(import.meta)) {
   void main(async () => {
     await setUp();
-    await step(`VSIX for ${vsixTarget}`, packageVsix);
+    let library;
+    if (process.argv.includes("--cuda")) {
+      await step("GPU backend for all cards", async () => {
+        library = await buildCudaLibrary([]);
+      });
+    }
+    await step(`VSIX for ${vsixTarget}`, () => packageVsix(library));
     say(vsixFile);
   });
 }

@@ -18,6 +18,8 @@ export const profilesFolder = path.join(
 );
 
 export const addonFile = at("dist", "native", "ringside.node");
+/** Beside the addon, where native/model/backend_library.cc looks for it. */
+export const cudaLibraryFile = at("dist", "native", "libringside_cuda.so");
 /** The platform that the addon is built for, in the words of the extension's packager. */
 export const vsixTarget = `${process.platform}-${process.arch}`;
 export const vsixFile = at("build", `ringside-${vsixTarget}.vsix`);

@@ -10,21 +10,21 @@ export class Explained extends Error {}
 
 /**
  * Runs a program to its end and returns what it printed. Throws Explained, with the last lines of that, when it ends with
- * another code than 0 or runs longer than `limitMs`.
+ * another code than 0 or runs longer than `limitMs`. With `isShown` its output goes to ours and is not returned.
  */
-export async function run(command, args, { cwd = root, env = process.env, limitMs } = {}) {
+export async function run(command, args, { cwd = root, env = process.env, limitMs, isShown = false } = {}) {
   const child = spawn(command, args, {
     cwd,
     env,
     // What has a limit gets a process group of its own: the programs that it started must end with it.
     detached: limitMs !== undefined,
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: isShown ? ["ignore", "inherit", "inherit"] : ["ignore", "pipe", "pipe"],
   });
   const killGroup = () => process.kill(-child.pid, "SIGKILL");
   const timer = limitMs === undefined ? undefined : setTimeout(killGroup, limitMs);
   if (limitMs !== undefined) process.once("exit", killGroup);
   const chunks = [];
-  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => chunks.push(chunk));
+  for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => chunks.push(chunk));
   const outcome = await new Promise((resolve) => {
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => resolve(code === 0 ? null : signal ? `signal ${signal}` : `exit code ${code}`));

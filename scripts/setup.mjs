@@ -2,9 +2,10 @@
 // `npm ci`; each part is skipped when it is up to date. Must never touch anything outside the checkout but system packages.
 import fs from "node:fs";
 import { buildBundles } from "./bundle.mjs";
+import { publishCudaLibrary, setUpArchitectures } from "./native-cuda.mjs";
 import { buildNative } from "./native.mjs";
 import { at } from "./paths.mjs";
-import { Explained, isMain, main, run, step } from "./process.mjs";
+import { Explained, isMain, main, run, say, step } from "./process.mjs";
 import { buildNeeds, ensurePrograms, programFor } from "./system-packages.mjs";
 
 const nodeFloor = 20;
@@ -68,6 +69,17 @@ function ownerIsAlive(lockFile) {
   }
 }
 
+/** The GPU backend, where there is a compiler for it and a card. A machine where it cannot be built has a processor too. */
+async function setUpGpu() {
+  const architectures = await setUpArchitectures();
+  if (architectures.length === 0) return publishCudaLibrary([]);
+  await step(`GPU backend for ${architectures.join(", ")}`, () => publishCudaLibrary(architectures)).catch((error) => {
+    if (!(error instanceof Explained)) throw error;
+    say(`${error.message}\nModels run on the processor until this is put right.`);
+    return publishCudaLibrary([]);
+  });
+}
+
 /** Makes dist/ ready: bundles, addon, native tool. With `tests` the native tests are compiled as well. */
 export async function setUp({ tests = false } = {}) {
   checkNode();
@@ -77,6 +89,7 @@ export async function setUp({ tests = false } = {}) {
     }
     await step("npm packages", installPackages);
     await step(tests ? "native engine and its tests" : "native engine", () => buildNative({ tests }));
+    await setUpGpu();
     await step("bundles", buildBundles);
   });
 }

@@ -3,6 +3,7 @@
 import os from "node:os";
 import { listFiles } from "./freshness.mjs";
 import { armTests } from "./native-arm.mjs";
+import { buildCudaTests, cudaTests, findNvcc, testedArchitectures } from "./native-cuda.mjs";
 import { buildSanitized } from "./native.mjs";
 import { expectedVsixFiles, filesInZip, packageVsix } from "./package.mjs";
 import { addonFile, at, vsixFile } from "./paths.mjs";
@@ -71,6 +72,18 @@ function linesOfFailedTests(report) {
   return numbers.length > 0 ? lines.filter((line) => !/^\d+: ok {3}/.test(line)).join("\n") : report;
 }
 
+/** The GPU backend and all its tests are compiled; the one that needs no card is run. `npm run test:gpu` runs the others. */
+async function cudaStep() {
+  if ((await findNvcc()) === null) return { passed: 0, failed: 0, note: "not compiled, there is no nvcc 13" };
+  const folder = await buildCudaTests(testedArchitectures, await cudaTests());
+  const countCuda = (output) => ({
+    passed: sumOf(output, /^(\d+) passed, \d+ failed$/gm),
+    failed: sumOf(output, /^\d+ passed, (\d+) failed$/gm),
+  });
+  const result = await counted(at(folder, "cuda_pack_test"), [], countCuda);
+  return { ...result, note: `compiled for ${testedArchitectures.join(", ")}; npm run test:gpu runs the rest on a GPU` };
+}
+
 const isTest = (file) => /\.test\.ts$/.test(file);
 const isEndToEnd = (file) => file.startsWith("test/e2e/");
 /** These run inside the extension host. */
@@ -83,7 +96,7 @@ async function clangFormat() {
   const version = /version (\d+)/.exec(await run(program, ["--version"]))?.[1];
   if (version !== clangFormatMajor)
     return { passed: 0, failed: 0, note: `not checked, this is version ${version}, not 14` };
-  const files = listFiles(["native", "test/native"], (file) => /\.(cc|h)$/.test(file));
+  const files = listFiles(["native", "test/native", "test/cuda"], (file) => /\.(cc|h|cu|cuh)$/.test(file));
   await run(program, ["--dry-run", "-Werror", ...files]).catch((error) => {
     const named = error.output.match(/^\S+?(?=:\d+:\d+: error:)/gm) ?? [error.message];
     throw new Error(`Not formatted: ${[...new Set(named)].join(", ")}`);
@@ -130,6 +143,7 @@ const steps = [
       return nativeTests("native-sanitize", names.length > 0 ? ["-E", `^(${names.join("|")})$`] : []);
     },
   ],
+  ["cuda", "GPU backend", cudaStep],
   ["arm", "native tests for ARM under QEMU", () => armTests(os.availableParallelism())],
   [
     "rooms",

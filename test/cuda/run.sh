@@ -1,0 +1,90 @@
+#!/bin/sh
+# Owns: the list of the GPU's test programs, and running them one after another. Needs a driver, and neither Node nor a
+# compiler: it is copied to a GPU machine together with the programs. Must never call a run passed that printed no count.
+#
+#   run.sh [--bench] [--no-sanitizer]     everything; exit code 1 if anything failed
+#   run.sh --list                         the names of the programs
+#
+# Environment: PROGRAMS, NANO_DIR and GOLDEN_DIR, the folders of the programs, of the embedded model and of the goldens;
+# without them the folders cuda, nano and golden beside this script, as `npm run test:gpu -- --build-only` leaves them.
+
+# What needs no card comes first, then kernels, then the whole backend.
+kernel_tests="read_products_test read_mixture_test read_rows_test read_attention_test step_test"
+tests="pack_test load_test $kernel_tests backend_test nano_test"
+bench_tests="$kernel_tests load_test backend_test"
+test_limit_s=120
+sanitizer_limit_s=60
+bench_limit_s=120
+
+bench=no
+sanitizer=yes
+for argument in "$@"; do
+  case $argument in
+    --list) printf '%s\n' $tests; exit 0 ;;
+    --bench) bench=yes ;;
+    --no-sanitizer) sanitizer=no ;;
+    *) echo "run.sh: unknown option $argument" >&2; exit 2 ;;
+  esac
+done
+
+here=$(cd "$(dirname "$0")" && pwd) || exit 2
+programs=${PROGRAMS:-$here/cuda}
+export NANO_DIR="${NANO_DIR:-$here/nano}" GOLDEN_DIR="${GOLDEN_DIR:-$here/golden}"
+reports=$(mktemp -d) || exit 2
+trap 'rm -rf "$reports"' EXIT
+failures=""
+
+milliseconds() { echo $(($(date +%s%N) / 1000000)); }
+
+# row TITLE RUN LIMIT COMMAND...: runs the command and prints its line of the table.
+row() {
+  title=$1 run=$2 limit=$3
+  shift 3
+  report="$reports/$title.$run"
+  begin=$(milliseconds)
+  timeout -k 5 "$limit" "$@" >"$report" 2>&1
+  code=$?
+  took=$(($(milliseconds) - begin))
+  counts=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$report" | tail -n 1)
+  verdict=ok
+  if [ $code -eq 124 ]; then verdict="over its limit of $limit s"
+  elif [ $code -ne 0 ]; then verdict="exit code $code"
+  elif [ -z "$counts" ]; then verdict="no test ran"
+  fi
+  printf '%-22s %-10s %6s %6s %8s s  %s\n' "$title" "$run" "${counts% *}" "${counts#* }" \
+    "$((took / 1000)).$(printf %03d $((took % 1000)))" "$verdict"
+  [ "$verdict" = ok ] || failures="$failures $title.$run"
+}
+
+printf '%-22s %-10s %6s %6s %10s  %s\n' test run passed failed time ""
+whole_begin=$(milliseconds)
+for test in $tests; do row "$test" plain $test_limit_s "$programs/cuda_$test"; done
+
+compute_sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+if [ $sanitizer = no ]; then
+  echo "memcheck and racecheck: left out, as asked"
+elif [ -z "$compute_sanitizer" ]; then
+  echo "memcheck and racecheck: not run, there is no compute-sanitizer"
+else
+  for tool in memcheck racecheck; do
+    for test in $kernel_tests; do
+      row "$test" $tool $sanitizer_limit_s "$compute_sanitizer" --tool $tool --error-exitcode 9 "$programs/cuda_$test"
+    done
+  done
+fi
+echo "All took $((($(milliseconds) - whole_begin) / 1000)) s."
+
+for failed in $failures; do
+  printf '\n== %s\n' "$failed"
+  grep -v '^ok ' "$reports/$failed" | tail -n 40
+done
+
+if [ $bench = yes ]; then
+  for test in $bench_tests; do
+    printf '\n== %s --bench\n' "$test"
+    row "$test" bench $bench_limit_s "$programs/cuda_$test" --bench >"$reports/line"
+    grep -v '^ok ' "$reports/$test.bench"
+    grep -q ' ok$' "$reports/line" || cat "$reports/line"
+  done
+fi
+[ -z "$failures" ]
