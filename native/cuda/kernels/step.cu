@@ -11,7 +11,10 @@
 namespace ringside::cuda {
 namespace {
 
-constexpr int64_t kMinRingBytes = 80 * 1024;  // with less, inputs of products had better lie in L2
+// With a smaller ring the inputs of products had better lie in L2. They then want the rest as L1: a longer ring than
+// this would gain less than their rows coming from there.
+constexpr int64_t kMinRingBytes = 80 * 1024;
+constexpr int64_t kLargestPieceBytes = 2 * kBlockPositions * kHeadDim * 2;  // keys and values of half a page
 
 int32_t inner_columns(const DeviceModel& model) {
   const rs_config& c = model.config;
@@ -83,10 +86,11 @@ void describe(const DeviceModel& model, StepShape& shape) {
 }
 
 const void* kernel_of(int64_t rows, bool shared) {
-  if (shared) return reinterpret_cast<const void*>(&step_kernel<1, true>);
-  if (rows <= 8) return reinterpret_cast<const void*>(&step_kernel<1, false>);
-  if (rows <= 16) return reinterpret_cast<const void*>(&step_kernel<2, false>);
-  return reinterpret_cast<const void*>(&step_kernel<4, false>);
+  if (shared && rows == 1) return reinterpret_cast<const void*>(&step_kernel<1, true, 1>);
+  if (shared) return reinterpret_cast<const void*>(&step_kernel<1, true, 8>);
+  if (rows <= 8) return reinterpret_cast<const void*>(&step_kernel<1, false, 1>);
+  if (rows <= 16) return reinterpret_cast<const void*>(&step_kernel<2, false, 1>);
+  return reinterpret_cast<const void*>(&step_kernel<4, false, 1>);
 }
 
 }  // namespace
@@ -126,7 +130,7 @@ Status StepPath::create(cudaStream_t stream) {
                           cudaMemcpyHostToDevice, stream));
   RS_CUDA(cudaMemsetAsync(shape_.arrivals, 0, 2 * sizeof(uint32_t), stream));
   for (const bool shared : {true, false}) {
-    for (const int64_t rows : {8, 16, 32}) {
+    for (const int64_t rows : {1, 8, 16, 32}) {
       RS_CUDA(
           cudaFuncSetAttribute(kernel_of(rows, shared), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes_));
     }
@@ -195,10 +199,15 @@ Status StepPath::run(const StepPart* parts, int64_t part_count, const int32_t* t
   const int64_t room = shared_bytes_ - step_control_bytes();
   const bool shared = rows <= 8 && room - scratch_bytes(call, true) >= kMinRingBytes;
   call.scratch_bytes = static_cast<int32_t>(scratch_bytes(call, shared));
-  call.ring_bytes = static_cast<int32_t>((room - call.scratch_bytes) / 128 * 128);
+  const int64_t ring = (room - call.scratch_bytes) / 128 * 128;
+  if (ring < kLargestPieceBytes) {
+    return refused("shared memory of a block for this step", std::to_string(kLargestPieceBytes), ring);
+  }
+  call.ring_bytes = static_cast<int32_t>(shared ? ring : std::min(ring, kMinRingBytes));
   void* arguments[] = {&shape_, &call};
-  RS_CUDA(cudaLaunchCooperativeKernel(kernel_of(rows, shared), dim3(static_cast<unsigned>(blocks_)),
-                                      dim3(kStepBlockThreads), arguments, static_cast<size_t>(shared_bytes_), stream));
+  RS_CUDA(cudaLaunchCooperativeKernel(
+      kernel_of(rows, shared), dim3(static_cast<unsigned>(blocks_)), dim3(kStepBlockThreads), arguments,
+      static_cast<size_t>(step_control_bytes() + call.scratch_bytes + call.ring_bytes), stream));
   return Unit{};
 }
 

@@ -1,5 +1,5 @@
-// Owns: the step path: one pass over the weights for a few rows of several sessions (decode, drafts), as one launch or
-// one captured graph. Bits of a row do not depend on the other rows.
+// Owns: the step path: one pass over the weights for a few rows of several sessions (decode, drafts), in one
+// cooperative launch. Bits of a row do not depend on the other rows.
 #pragma once
 
 #include "cuda/model.h"
@@ -9,7 +9,7 @@ namespace ringside::cuda {
 
 inline constexpr int64_t kStepRows = 32;  // of one pass; a step of more is several
 
-// A session's part of a step.
+// A session's part of a step: rows of one chunk alone. Parts lie behind one another, and a session is in one of them.
 struct StepPart {
   SessionView session;
   int32_t first_row;  // of the step
@@ -17,7 +17,7 @@ struct StepPart {
   float* next_s;  // where S goes if the part completes a chunk (house rule 3a), else null
 };
 
-class StepPath;  // workspace, captured graphs, the model's tables in device memory
+class StepPath;  // workspace and the model's layers in device memory; one step at a time
 
 struct StepPathDeleter {
   void operator()(StepPath* path) const;

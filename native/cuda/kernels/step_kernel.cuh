@@ -19,6 +19,18 @@ __device__ __forceinline__ void load_layer(const Step& s, int index) {
   for (int i = threadIdx.x; i < static_cast<int>(sizeof(DeviceLayer) / 8); i += kStepThreads) to[i] = from[i];
 }
 
+// The vectors of a layer, which every block reads and nobody has waited for: to L2.
+__device__ __forceinline__ void hint_vectors(const Step& s, const Fetch& fetch) {
+  const DeviceLayer& layer = s.layer();
+  const uint32_t hidden = s.shape().hidden * 4, head = kHeadDim * 4;
+  fetch.hint(layer.input_norm, hidden);
+  fetch.hint(layer.post_attention_norm, hidden);
+  fetch.hint(layer.query_norm, head);
+  fetch.hint(layer.key_norm, head);
+  if (!layer.is_softmax) fetch.hint(layer.output_norm, s.shape().width * 4);
+  if (!layer.is_dense && layer.expert_bias != nullptr) fetch.hint(layer.expert_bias, s.shape().experts * 4);
+}
+
 // The fetching warp.
 __device__ __forceinline__ void fetch_step(Step s) {
   Fetch fetch(s);
@@ -36,6 +48,7 @@ __device__ __forceinline__ void fetch_step(Step s) {
       // Memory would rest until the experts are chosen.
       if (l + 1 < s.shape().layers) {
         s.layer_index = l + 1;
+        if (s.block == l) hint_vectors(s, fetch);
         hint_units(s, Work::kQkv, s.shape().hidden, fetch);
         s.layer_index = l;
       } else if (s.call().wanted != 0) {
@@ -121,7 +134,7 @@ struct Finish {
 
 // The multiplying warps. kShared: every block prepares the inputs of products for itself, in its shared memory; else
 // a block prepares one row for all, and blocks wait once more.
-template <int kTiles, bool kShared>
+template <int kTiles, bool kShared, int kAtOnce>
 class Multiply {
  public:
   __device__ explicit Multiply(const Step& s)
@@ -155,7 +168,7 @@ class Multiply {
     if (s_.call().stamps != nullptr && s_.block == 0 && threadIdx.x == 0) s_.call().stamps[phase_] = clock64();
     phase_++;
   }
-  __device__ void meet() {
+  __device__ __noinline__ void meet() {
     stamp();
     barrier_.wait();
     stamp();
@@ -169,9 +182,9 @@ class Multiply {
     if (!kShared) meet();
   }
 
-  __device__ void norm(const float* weight, bool split) {
-    norm_step_rows(s_.shape().residual, weight, s_.shape().eps, s_.shape().hidden, first_prepared(), prepared(), split,
-                   prepared_rows(), stride_, s_.control().sums);
+  __device__ __noinline__ void norm(const float* weight, bool split) {
+    norm_step_rows<kAtOnce>(s_.shape().residual, weight, s_.shape().eps, s_.shape().hidden, first_prepared(),
+                            prepared(), split, prepared_rows(), stride_, s_.control().sums);
     share_inputs();
   }
 
@@ -240,7 +253,7 @@ __device__ __forceinline__ void copy_words(const T& from, T& to) {
   }
 }
 
-template <int kTiles, bool kShared>
+template <int kTiles, bool kShared, int kAtOnce>
 __global__ void __launch_bounds__(kStepBlockThreads, 1)
     step_kernel(const __grid_constant__ StepShape shape, const __grid_constant__ StepCall call) {
   const Step s{static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(gridDim.x), 0};
@@ -272,7 +285,7 @@ __global__ void __launch_bounds__(kStepBlockThreads, 1)
   if (threadIdx.x >= kStepThreads) {
     fetch_step(s);
   } else {
-    Multiply<kTiles, kShared>(s).run();
+    Multiply<kTiles, kShared, kAtOnce>(s).run();
   }
 }
 

@@ -153,15 +153,15 @@ struct PieceBytes {
 };
 
 __device__ __forceinline__ PieceBytes piece_bytes(const DeviceMatrix& m, int tile, int first_column, int columns) {
-  const int block_columns = static_cast<int>(m.block_columns());
+  const int to_blocks = block_shift(m), to_groups = group_shift(m);
   PieceBytes p{};
-  p.codes = m.blocks +
-            (static_cast<int64_t>(tile) * (m.columns / block_columns) + first_column / block_columns) * kBlockBytes;
-  p.code_bytes = columns / block_columns * static_cast<uint32_t>(kBlockBytes);
+  p.codes =
+      m.blocks + (static_cast<int64_t>(tile) * (m.columns >> to_blocks) + (first_column >> to_blocks)) * kBlockBytes;
+  p.code_bytes = (columns >> to_blocks) * static_cast<uint32_t>(kBlockBytes);
   if (m.group_columns == 0) return p;
-  const int64_t at = (static_cast<int64_t>(tile) * (m.columns / m.group_columns) + first_column / m.group_columns) * 16;
+  const int64_t at = (static_cast<int64_t>(tile) * (m.columns >> to_groups) + (first_column >> to_groups)) * 16;
   p.scales = m.scales + at;
-  p.scale_bytes = columns / m.group_columns * 64;
+  p.scale_bytes = (columns >> to_groups) * 64;
   if (m.offsets != nullptr) {
     p.offsets = m.offsets + at;
     p.offset_bytes = p.scale_bytes;
@@ -170,7 +170,10 @@ __device__ __forceinline__ PieceBytes piece_bytes(const DeviceMatrix& m, int til
 }
 
 // Everything this block will multiply in a phase, fetched in the order of multiply_units.
-__device__ __forceinline__ void fetch_units(const Step& s, Work work, Fetch& fetch) {
+// One copy of its code, as of all that follows it in several phases: what a layer runs has to fit the caches of
+// instructions, or it comes from memory through the same queues as the weights.
+__device__ __noinline__ void fetch_units(const Step& s, Work work, Fetch& lent) {
+  Fetch fetch = lent;  // in registers
   const int units = unit_count(s, work), terms = term_count(s, work);
   for (int i = 0; i < units; ++i) {
     const int number = unit_number(s, work, i);
@@ -178,9 +181,13 @@ __device__ __forceinline__ void fetch_units(const Step& s, Work work, Fetch& fet
       const Term term = term_of(s, work, number, k);
       const int step = piece_columns(term.matrix);
       for (int at = 0; at < term.columns; at += step) {
-        const PieceBytes piece =
-            piece_bytes(term.matrix, term.tile, term.first_column + at, min(step, term.columns - at));
+        const int columns = min(step, term.columns - at);
+        const PieceBytes piece = piece_bytes(term.matrix, term.tile, term.first_column + at, columns);
+        const bool ends_term = at + step >= term.columns;
         fetch.open(piece.all());
+        fetch.note({term.matrix.format, columns >> block_shift(term.matrix), group_shift(term.matrix),
+                    term.matrix.offsets != nullptr, term.x_column + at, term.rows, ends_term,
+                    ends_term && k == terms - 1});
         fetch.copy(piece.codes, piece.code_bytes);
         fetch.copy(piece.scales, piece.scale_bytes);
         fetch.copy(piece.offsets, piece.offset_bytes);
@@ -188,10 +195,11 @@ __device__ __forceinline__ void fetch_units(const Step& s, Work work, Fetch& fet
       }
     }
   }
+  lent = fetch;
 }
 
 // The first of the same pieces, only as far as L2.
-__device__ __forceinline__ void hint_units(const Step& s, Work work, int most_units, const Fetch& fetch) {
+__device__ __noinline__ void hint_units(const Step& s, Work work, int most_units, const Fetch& fetch) {
   const int units = min(unit_count(s, work), most_units);
   for (int i = 0; i < units; ++i) {
     const Term term = term_of(s, work, unit_number(s, work, i), 0);
@@ -211,34 +219,25 @@ __device__ __forceinline__ uint32_t active_tiles(uint32_t rows) {
   return active;
 }
 
+// The next piece, whatever it is.
 template <int kTiles, bool kShared>
-__device__ __forceinline__ void multiply_term(const Step& s, const Term& term, const LaneInput<kTiles, kShared>& x,
-                                              Taker& taker, Sums<kTiles>& sums) {
-  const uint32_t active = active_tiles<kTiles>(term.rows);
-  const int step = piece_columns(term.matrix), group_shift = 31 - __clz(term.matrix.group_columns | 1);
-  const bool has_offsets = term.matrix.offsets != nullptr;
-  for (int at = 0; at < term.columns; at += step) {
-    const int blocks = min(step, term.columns - at) / static_cast<int>(term.matrix.block_columns());
-    const uint8_t* piece = taker.wait(s);
-    const int column = term.x_column + at;
-    switch (term.matrix.format) {
-      case MatrixFormat::kBF16:
-        multiply_piece<MatrixFormat::kBF16, kTiles, kShared>(piece, blocks, group_shift, false, column, x, active,
-                                                             sums);
-        break;
-      case MatrixFormat::kQ8:
-        multiply_piece<MatrixFormat::kQ8, kTiles, kShared>(piece, blocks, group_shift, has_offsets, column, x, active,
-                                                           sums);
-        break;
-      case MatrixFormat::kQ4:
-        multiply_piece<MatrixFormat::kQ4, kTiles, kShared>(piece, blocks, group_shift, has_offsets, column, x, active,
-                                                           sums);
-        break;
-      default:
-        multiply_piece<MatrixFormat::kFP8, kTiles, kShared>(piece, blocks, group_shift, has_offsets, column, x, active,
-                                                            sums);
-    }
-    taker.release(s);
+__device__ __forceinline__ void multiply_next(const PieceNote& note, const uint8_t* piece,
+                                              const LaneInput<kTiles, kShared>& x, Sums<kTiles>& sums) {
+  const uint32_t active = active_tiles<kTiles>(note.rows);
+  const bool has_offsets = note.has_offsets != 0;
+  switch (note.format) {
+    case MatrixFormat::kBF16:
+      return multiply_piece<MatrixFormat::kBF16, kTiles, kShared>(piece, note.blocks, note.group_shift, false,
+                                                                  note.x_column, x, active, sums);
+    case MatrixFormat::kQ8:
+      return multiply_piece<MatrixFormat::kQ8, kTiles, kShared>(piece, note.blocks, note.group_shift, has_offsets,
+                                                                note.x_column, x, active, sums);
+    case MatrixFormat::kQ4:
+      return multiply_piece<MatrixFormat::kQ4, kTiles, kShared>(piece, note.blocks, note.group_shift, has_offsets,
+                                                                note.x_column, x, active, sums);
+    default:
+      return multiply_piece<MatrixFormat::kFP8, kTiles, kShared>(piece, note.blocks, note.group_shift, has_offsets,
+                                                                 note.x_column, x, active, sums);
   }
 }
 
@@ -265,30 +264,32 @@ __device__ __forceinline__ LaneInput<kTiles, kShared> lane_input(const Inputs& x
   return lane;
 }
 
-// One unit: all terms of its sum. Of kExpertDown a row reads slot after slot, in the order of its experts.
+// One unit: the pieces up to the end of its sum. Of kExpertDown a row reads slot after slot, in the order of its
+// experts: its input moves on with every term that it takes part in.
 template <int kTiles, bool kShared>
-__device__ __forceinline__ Sums<kTiles> multiply_unit(const Step& s, Work work, int number,
+__device__ __forceinline__ Sums<kTiles> multiply_unit(const Step& s, int term_columns,
                                                       const LaneInput<kTiles, kShared>& x, Taker& taker) {
   Sums<kTiles> sums;
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) sums.v[t][0] = sums.v[t][1] = sums.v[t][2] = sums.v[t][3] = 0.0f;
   LaneInput<kTiles, kShared> next = x;
-  const int terms = term_count(s, work);
-  for (int k = 0; k < terms; ++k) {
+  for (;;) {
+    const uint8_t* piece = taker.wait(s);
+    const PieceNote note = taker.note(s);
     LaneInput<kTiles, kShared> at = x;
-    const Term term = term_of(s, work, number, k);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
-      if ((term.rows >> (8 * t + (threadIdx.x & 31) / 4) & 1) == 0) {
+      if ((note.rows >> (8 * t + (threadIdx.x & 31) / 4) & 1) == 0) {
         at.row[t].mask = 0;
       } else {
         at.row[t] = next.row[t];
-        next.row[t].move(s.shape().expert_width);
+        if (note.ends_term) next.row[t].move(term_columns);
       }
     }
-    multiply_term<kTiles, kShared>(s, term, at, taker, sums);
+    multiply_next<kTiles, kShared>(note, piece, at, sums);
+    taker.release(s);
+    if (note.ends_unit) return sums;
   }
-  return sums;
 }
 
 // Multiplies this block's units of a phase and hands each result to `finish(number, row, o, low, high)`: outputs o and
@@ -303,7 +304,7 @@ __device__ __forceinline__ void multiply_units(const Step& s, Work work, const I
   for (int first = 0; first < units; first += round) {
     const int count = min(round, units - first);
     for (int i = 0; i < count; ++i) {
-      const Sums<kTiles> sums = multiply_unit<kTiles, kShared>(s, work, unit_number(s, work, first + i), lane_x, taker);
+      const Sums<kTiles> sums = multiply_unit<kTiles, kShared>(s, s.shape().expert_width, lane_x, taker);
       float* out = reduction + i * tile_floats + warp * rows * 16 + lane / 4;
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {

@@ -44,25 +44,32 @@ __device__ __forceinline__ void keep_best_groups(const StepShape& shape, int per
   for (int i = 0; i < kLaneExperts; ++i) c[i] = -INFINITY;
 }
 
+// Logits of `count` rows from `first`, added up from the router's pieces in their order, to `logits` in shared memory.
+__device__ __forceinline__ void add_router_pieces(const Step& s, int first, int count, float* logits) {
+  const int experts = s.shape().experts, pieces = s.layer().router.columns / s.shape().hidden * kRouterPieces;
+  const int64_t stride = static_cast<int64_t>(s.call().rows) * experts;
+  for (int i = threadIdx.x; i < count * experts; i += kStepThreads) {
+    const float* from = s.shape().router_sums + static_cast<int64_t>(first) * experts + i;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int p = 0; p < pieces; ++p) sum += from[p * stride];
+    logits[i] = sum;
+  }
+}
+
 // One warp, one row: its experts, ascending, and their weights.
-__device__ __forceinline__ void choose_experts(const Step& s, int row) {
+__device__ __forceinline__ void choose_experts(const Step& s, int row, const float* logits) {
   const StepShape& shape = s.shape();
   const int lane = threadIdx.x & 31, experts = shape.experts, per_lane = max(experts / 32, 1);
-  const int pieces = s.layer().router.columns / shape.hidden * kRouterPieces;
   const bool has_experts = lane * per_lane < experts;
   float score[kLaneExperts], c[kLaneExperts];
 #pragma unroll
-  for (int i = 0; i < kLaneExperts; ++i) score[i] = 0.0f, c[i] = -INFINITY;
-#pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
+    score[i] = 0.0f, c[i] = -INFINITY;
     if (i >= per_lane || !has_experts) continue;
     const int expert = lane * per_lane + i;
-    const float* from = shape.router_sums + static_cast<int64_t>(row) * experts + expert;
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int p = 0; p < pieces; ++p) sum += from[static_cast<int64_t>(p) * s.call().rows * experts];
-    score[i] = sigmoid(sum);
-    if (isnan(sum)) continue;  // of a broken model: it must not break the choice
+    score[i] = sigmoid(logits[expert]);
+    if (isnan(score[i])) continue;  // of a broken model: it must not break the choice
     c[i] = score[i] + (s.layer().expert_bias != nullptr ? s.layer().expert_bias[expert] : 0.0f);
   }
   keep_best_groups(shape, per_lane, c);
@@ -105,7 +112,12 @@ __device__ __forceinline__ void route_rows(const Step& s) {
   StepControl& control = s.control();
   const int rows = s.call().rows, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, experts = s.shape().experts;
   for (int e = threadIdx.x; e < experts; e += kStepThreads) control.expert_rows[e] = 0;
-  for (int row = warp; row < rows; row += kStepWarps) choose_experts(s, row);
+  for (int first = 0; first < rows; first += kStepWarps) {
+    add_router_pieces(s, first, min(kStepWarps, rows - first), s.scratch());
+    step_sync();
+    if (first + warp < rows) choose_experts(s, first + warp, s.scratch() + warp * experts);
+    step_sync();
+  }
   step_sync();
   for (int i = threadIdx.x; i < rows * s.shape().chosen; i += kStepThreads) {
     const int row = i / s.shape().chosen;

@@ -8,8 +8,6 @@ namespace ringside::cuda {
 
 #if defined(__CUDACC__)
 
-inline constexpr int kRowsAtOnce = 8;  // rows whose loads are under way together
-
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
@@ -68,33 +66,35 @@ __device__ __forceinline__ void begin_rows(const Step& s) {
 }
 
 // out[r] = bf16(rmsnorm(residual[r]) * weight) for `count` rows from `first`; with `split`, what rounding took away
-// follows as another `hidden` numbers. `sums`: kRowsAtOnce * kStepWarps floats of shared memory.
+// follows as another `hidden` numbers. kAtOnce: rows whose loads are
+// under way together. `sums`: kAtOnce * kStepWarps floats of shared memory.
+template <int kAtOnce>
 __device__ __forceinline__ void norm_step_rows(const float* residual, const float* weight, float eps, int hidden,
                                                int first, int count, bool split, bf16* out, int64_t stride,
                                                float* sums) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  for (int begin = first; begin < first + count; begin += kRowsAtOnce) {
-    const int rows = min(kRowsAtOnce, first + count - begin);
+  for (int begin = first; begin < first + count; begin += kAtOnce) {
+    const int rows = min(kAtOnce, first + count - begin);
     const float* from = residual + static_cast<int64_t>(begin) * hidden;
-    float sum[kRowsAtOnce] = {};
+    float sum[kAtOnce] = {};
 #pragma unroll 2
     for (int c = threadIdx.x * 4; c < hidden; c += kStepThreads * 4) {
 #pragma unroll
-      for (int r = 0; r < kRowsAtOnce; ++r) {
+      for (int r = 0; r < kAtOnce; ++r) {
         if (r >= rows) continue;
         const float4 v = load_float4(from + static_cast<int64_t>(r) * hidden + c);
         sum[r] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
       }
     }
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
+    for (int r = 0; r < kAtOnce; ++r) {
       if (r >= rows) continue;
       sum[r] = warp_sum(sum[r]);
       if (lane == 0) sums[r * kStepWarps + warp] = sum[r];
     }
     step_sync();
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
+    for (int r = 0; r < kAtOnce; ++r) {
       if (r >= rows) continue;
       float all = 0.0f;
 #pragma unroll
@@ -105,7 +105,7 @@ __device__ __forceinline__ void norm_step_rows(const float* residual, const floa
     for (int c = threadIdx.x * 4; c < hidden; c += kStepThreads * 4) {
       const float4 w = load_float4(weight + c);
 #pragma unroll
-      for (int r = 0; r < kRowsAtOnce; ++r) {
+      for (int r = 0; r < kAtOnce; ++r) {
         if (r >= rows) continue;
         const float4 v = load_float4(from + static_cast<int64_t>(r) * hidden + c);
         const float x = v.x * sum[r] * w.x, y = v.y * sum[r] * w.y, z = v.z * sum[r] * w.z, u = v.w * sum[r] * w.w;

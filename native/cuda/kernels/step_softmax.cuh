@@ -95,13 +95,15 @@ __device__ __forceinline__ void fetch_softmax(const Step& s, Fetch& fetch) {
     for (int block = 0; block < kPageTokens / kBlockPositions; ++block) {
       const BlockPositions b = block_positions(u, block);
       if (b.is_empty) break;
-      const uint32_t row_bytes = kHeadDim * 2;
-      for (int part = 0; part < 2; ++part) {
-        // The whole block is opened, also where the copy is shorter: the reader fills the rest.
-        fetch.open(b.old_positions * row_bytes, kBlockPositions * row_bytes);
-        fetch.copy(keys + part * kPagePart + block * kBlockPositions * kHeadDim, b.old_positions * row_bytes);
-        fetch.close();
-      }
+      // Keys and values are one piece, so that a reader never holds one while the ring has no room for the other. Its
+      // room is for all positions, also where the copies are shorter: the reader fills the rest.
+      const uint32_t bytes = b.old_positions * kHeadDim * 2;
+      const bf16* from = keys + block * kBlockPositions * kHeadDim;
+      fetch.open(2 * bytes, 2 * kBlockPositions * kHeadDim * 2);
+      fetch.copy(from, bytes);
+      fetch.skip(kBlockPositions * kHeadDim * 2 - bytes);
+      fetch.copy(from + kPagePart, bytes);
+      fetch.close();
     }
   }
 }
@@ -337,14 +339,13 @@ __device__ __forceinline__ void attend_pages(const Step& s, float* scratch, Take
       const BlockPositions b = block_positions(u, block);
       if (b.is_empty) break;
       bf16* keys = reinterpret_cast<bf16*>(taker.wait(s));
-      bf16* values = reinterpret_cast<bf16*>(taker.wait(s, 1));
+      bf16* values = keys + kBlockPositions * kHeadDim;
       if (b.old_positions < kBlockPositions) {
         patch_block(s, u, b, block, u.first == 0, keys, values, m.row_of_warp);
       }
       float score[2][4];
       score_positions(m.queries, keys + warp * 16 * kHeadDim, b.begin + warp * 16, last, score);
       add_positions(values + warp * 16 * kHeadDim, score, w);
-      taker.release(s);
       taker.release(s);
     }
     merge_warps(s, u, w, m);

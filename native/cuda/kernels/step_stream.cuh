@@ -10,6 +10,19 @@ namespace ringside::cuda {
 
 #if defined(__CUDACC__)
 
+// In builds for tests a wait that never ends stops the launch instead of the machine.
+struct HangGuard {
+#if defined(RS_STEP_GUARD) && defined(__CUDA_ARCH__)
+  long long begin;
+  __device__ HangGuard() : begin(clock64()) {}
+  __device__ void check() const {
+    if (clock64() - begin > (1ll << 30)) __trap();
+  }
+#else
+  __device__ void check() const {}
+#endif
+};
+
 __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
@@ -33,19 +46,19 @@ __device__ __forceinline__ bool mbarrier_is_past(uint64_t* barrier, uint32_t par
   return done != 0;
 }
 __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
-  while (!mbarrier_is_past(barrier, parity)) {
-  }
+  HangGuard guard;
+  while (!mbarrier_is_past(barrier, parity)) guard.check();
 }
 
 // Among the warps that multiply; the fetching warp is never part of it.
 __device__ __forceinline__ void step_sync() { asm volatile("bar.sync 1, %0;" ::"n"(kStepThreads) : "memory"); }
 
-// Arrivals at `full`: one with the count of bytes, or one of each lane behind its copies.
+// Arrivals at `full`: one, beside the count of bytes; or one more of each lane, behind its copies.
 __device__ __forceinline__ uint32_t full_arrivals() {
 #if __CUDA_ARCH__ >= 900
   return 1;
 #else
-  return 32;
+  return 33;
 #endif
 }
 
@@ -53,7 +66,12 @@ __device__ __forceinline__ uint32_t full_arrivals() {
 class Fetch {
  public:
   __device__ explicit Fetch(const Step& s)
-      : ring_(shared_address(s.ring())), capacity_(s.call().ring_bytes), free_(capacity_), lane_(threadIdx.x & 31) {}
+      : ring_(shared_address(s.ring())), capacity_(s.call().ring_bytes), free_(capacity_), lane_(threadIdx.x & 31) {
+#if __CUDA_ARCH__ >= 900
+    // A token reads its weights once: they leave L2 first, so that activations, norms and code stay.
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy_));
+#endif
+  }
 
   // Opens a piece of `bytes`, a multiple of 16; copies of all its bytes follow, then close(). `room`: what it may grow
   // to in the ring when its reader adds to it.
@@ -81,23 +99,32 @@ class Fetch {
       control().stage_offset[slot] = at_;
       control().stage_footprint[slot] = footprint + lost;
 #if __CUDA_ARCH__ >= 900
-      asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(
-                       shared_address(&control().full[slot])),
-                   "r"(bytes)
-                   : "memory");
+      asm volatile(
+          "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&control().full[slot])),
+          "r"(bytes)
+          : "memory");
 #endif
     }
     __syncwarp();
   }
 
+  // Between open() and close(): what the piece is.
+  __device__ void note(const PieceNote& note) {
+    if (lane_ == 0) control().note[next_ % kStepStages] = note;
+    __syncwarp();
+  }
+
+  __device__ void skip(uint32_t bytes) { at_ += bytes; }
   __device__ void copy(const void* from, uint32_t bytes) {
     if (bytes == 0) return;
     const uint32_t to = ring_ + at_;
 #if __CUDA_ARCH__ >= 900
     if (lane_ == 0) {
-      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                   "l"(from), "r"(bytes), "r"(shared_address(&control().full[next_ % kStepStages]))
-                   : "memory");
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
+          "%4;" ::"r"(to),
+          "l"(from), "r"(bytes), "r"(shared_address(&control().full[next_ % kStepStages])), "l"(policy_)
+          : "memory");
     }
 #else
     const uint8_t* bytes_from = static_cast<const uint8_t*>(from);
@@ -106,12 +133,15 @@ class Fetch {
     at_ += bytes;
   }
 
+  // The arrival comes last, behind what open() and note() wrote; copies may end before it or after.
   __device__ void close() {
 #if __CUDA_ARCH__ < 900
     asm volatile(
         "cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(&control().full[next_ % kStepStages]))
         : "memory");
 #endif
+    __syncwarp();
+    if (lane_ == 0) mbarrier_arrive(&control().full[next_ % kStepStages]);
     next_++;
   }
 
@@ -132,18 +162,21 @@ class Fetch {
  private:
   __device__ static StepControl& control() { return *reinterpret_cast<StepControl*>(step_shared()); }
 
+  uint64_t policy_ = 0;
   uint32_t ring_, capacity_, free_, head_ = 0, at_ = 0, next_ = 0, oldest_ = 0, lane_;
 };
 
 // A multiplying warp's side.
 class Taker {
  public:
-  // The piece `ahead` of the next one.
-  __device__ uint8_t* wait(const Step& s, uint32_t ahead = 0) const {
-    const uint32_t n = next_ + ahead, slot = n % kStepStages;
-    mbarrier_wait(&s.control().full[slot], n / kStepStages & 1);
+  // The next piece, when it is there.
+  __device__ uint8_t* wait(const Step& s) const {
+    const uint32_t slot = next_ % kStepStages;
+    mbarrier_wait(&s.control().full[slot], next_ / kStepStages & 1);
     return s.ring() + s.control().stage_offset[slot];
   }
+  // Of the next piece; after wait().
+  __device__ PieceNote note(const Step& s) const { return s.control().note[next_ % kStepStages]; }
   __device__ void release(const Step& s) {
     __syncwarp();
     if ((threadIdx.x & 31) == 0) mbarrier_arrive(&s.control().empty[next_ % kStepStages]);
@@ -165,8 +198,10 @@ class GridBarrier {
     if (threadIdx.x == 0) {
       asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals_) : "memory");
       uint32_t seen;
+      HangGuard guard;
       do {
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrivals_) : "memory");
+        guard.check();
       } while (seen < target_);
     }
     step_sync();

@@ -14,7 +14,7 @@ inline constexpr int kStepBlockThreads = kStepThreads + 32;
 inline constexpr int kStepStages = 32;         // pieces of weights under way, at most
 inline constexpr int kStageCodeBytes = 32768;  // codes of one piece
 inline constexpr int kReductionBytes = 16384;  // where warps add up their parts of a tile
-inline constexpr int kMaxStepExperts = 512;
+inline constexpr int kMaxStepExperts = 256;
 inline constexpr int kMaxStepChosen = 16;
 inline constexpr int kRouterPieces = 4;  // of hidden: router products are spread over blocks
 inline constexpr int kStateSlices = 8;   // of a head's 128 value columns, each for another block
@@ -56,11 +56,21 @@ struct StepCall {
   StepPart parts[kStepRows];
 };
 
+// What the multiplying warps need to know of a piece; the fetching warp has worked it out anyway.
+struct PieceNote {
+  MatrixFormat format;
+  int32_t blocks, group_shift, has_offsets;
+  int32_t x_column;  // where its columns begin in the input
+  uint32_t rows;     // that take part
+  int32_t ends_term, ends_unit;
+};
+
 // The start of a block's shared memory.
 struct StepControl {
   uint64_t full[kStepStages];   // a piece is there
   uint64_t empty[kStepStages];  // every warp has read it
   uint64_t routed;              // experts of the layer are chosen
+  PieceNote note[kStepStages];
   uint32_t stage_offset[kStepStages], stage_footprint[kStepStages];
   StepShape shape;  // copies: parameters of a kernel are slow to read through a pointer
   StepCall call;
@@ -91,9 +101,15 @@ struct Term {
 
 #if defined(__CUDACC__)
 
+// Logarithms of a matrix's columns of a block and of a group: divisions are slow where one warp waits for each.
+__device__ __forceinline__ int block_shift(const DeviceMatrix& m) {
+  return m.format == MatrixFormat::kBF16 ? 4 : m.format == MatrixFormat::kQ4 ? 6 : 5;
+}
+__device__ __forceinline__ int group_shift(const DeviceMatrix& m) { return 31 - __clz(m.group_columns | 1); }
+
 // Columns of a piece: what is fetched and multiplied at once.
 __device__ __forceinline__ int piece_columns(const DeviceMatrix& m) {
-  return kStageCodeBytes / static_cast<int>(kBlockBytes) * static_cast<int>(m.block_columns());
+  return kStageCodeBytes / static_cast<int>(kBlockBytes) << block_shift(m);
 }
 
 // A block's shared memory. Asked for by name, so that the compiler knows that it is shared memory.
