@@ -16,6 +16,7 @@ const libraries = {
   libm: "libm.so.6",
   libpthread: "libpthread.so.0",
   libdl: "libdl.so.2",
+  librt: "librt.so.1",
   ld: "ld-linux-x86-64.so.2",
 };
 
@@ -25,6 +26,7 @@ function homeOf(library, name, newest) {
   if (!wasMoved) return library;
   if (/^(_*pthread_|sem_)/.test(name)) return "libpthread";
   if (/^dl/.test(name)) return "libdl";
+  if (/^shm_/.test(name)) return "librt";
   return undefined;
 }
 
@@ -107,7 +109,7 @@ async function linkerScript(compiler, folder, library) {
   const stub = (name) => `"${path.join(folder, libraries[name])}"`;
   if (library !== "libc") return `INPUT(${stub(library)})\n`;
   const archive = `"${await locate(compiler, "libc_nonshared.a")}"`;
-  return `GROUP(${stub("libc")} ${archive} AS_NEEDED(${["libpthread", "libdl", "ld"].map(stub).join(" ")}))\n`;
+  return `GROUP(${stub("libc")} ${archive} AS_NEEDED(${["libpthread", "libdl", "librt", "ld"].map(stub).join(" ")}))\n`;
 }
 
 export async function buildLinkFolder(compiler, folder) {

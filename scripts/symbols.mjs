@@ -11,7 +11,7 @@ const offered = { GLIBC: glibcFloor, GCC: [7, 0, 0] };
 
 /** Part of every system that VS Code runs on. */
 const offeredLibraries = new Set([
-  "libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "libgcc_s.so.1", "ld-linux-x86-64.so.2",
+  "libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1", "ld-linux-x86-64.so.2",
 ]); // prettier-ignore
 
 function isOffered(versionName) {

@@ -1,12 +1,13 @@
 // Owns: `npm test`: every check there is, one step after the other, each with its time. A step that fails does not hide the
 // next ones. The last line counts what passed and what failed. Must never skip a step without saying so.
 import os from "node:os";
+import path from "node:path";
 import { listFiles } from "./freshness.mjs";
 import { armTests } from "./native-arm.mjs";
 import { buildCudaTests, cudaTests, findNvcc, testedArchitectures } from "./native-cuda.mjs";
 import { buildSanitized } from "./native.mjs";
 import { expectedVsixFiles, filesInZip, packageVsix } from "./package.mjs";
-import { addonFile, at, vsixFile } from "./paths.mjs";
+import { addonFile, at, cudaLibraryFile, vsixFile } from "./paths.mjs";
 import { isMain, run, say, seconds } from "./process.mjs";
 import { setUp } from "./setup.mjs";
 import { canInstall, ensurePrograms, programFor } from "./system-packages.mjs";
@@ -76,6 +77,7 @@ function linesOfFailedTests(report) {
 async function cudaStep() {
   if ((await findNvcc()) === null) return { passed: 0, failed: 0, note: "not compiled, there is no nvcc 13" };
   const folder = await buildCudaTests(testedArchitectures, await cudaTests());
+  await run(process.execPath, [at("scripts", "symbols.mjs"), at(folder, path.basename(cudaLibraryFile))]);
   const countCuda = (output) => ({
     passed: sumOf(output, /^(\d+) passed, \d+ failed$/gm),
     failed: sumOf(output, /^\d+ passed, (\d+) failed$/gm),

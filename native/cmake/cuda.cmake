@@ -35,9 +35,10 @@ target_link_libraries(rs_cuda PUBLIC Threads::Threads)
 
 # One function is seen from outside, so that this library and the addon never mix their symbols.
 set(rs_cuda_map ${CMAKE_CURRENT_SOURCE_DIR}/cuda/backend.map)
-add_library(ringside_cuda SHARED cuda/backend.cu)
+add_library(ringside_cuda SHARED cuda/backend.cu binding/glibc_floor.cc)
 target_link_libraries(ringside_cuda PRIVATE rs_cuda)
-target_link_options(ringside_cuda PRIVATE -Wl,--version-script,${rs_cuda_map} -static-libstdc++ -static-libgcc)
+target_link_options(ringside_cuda PRIVATE -Wl,--version-script,${rs_cuda_map} -static-libstdc++)
+rs_link_for_glibc_floor(ringside_cuda)
 set_property(TARGET ringside_cuda APPEND PROPERTY LINK_DEPENDS ${rs_cuda_map})
 
 if(RINGSIDE_TESTS)

@@ -13,17 +13,18 @@ kernel_tests="read_products_test read_mixture_test read_rows_test read_attention
 tests="pack_test load_test $kernel_tests backend_test nano_test"
 bench_tests="$kernel_tests load_test backend_test"
 test_limit_s=120
-sanitizer_limit_s=60
+sanitizer_limit_s=90
 bench_limit_s=120
 
-# racecheck is hundreds of times slower than the program, so of most it takes the tests whose names contain these words:
-# those that go through every kernel on small sizes.
-race_part() {
-  case $1 in
-    read_products_test) echo "product" ;;
-    read_mixture_test) echo "is the weighted" ;;
-    read_attention_test) echo "is the " ;;
-    step_test) echo "other small" ;;
+# The sanitizer makes programs up to some hundred times slower, so of some it takes the tests whose names contain these
+# words: those that go through every kernel on small sizes.
+sanitized_part() {
+  case $1.$2 in
+    memcheck.step_test) echo "small model" ;;
+    racecheck.read_products_test) echo "product" ;;
+    racecheck.read_mixture_test) echo "is the weighted" ;;
+    racecheck.read_attention_test) echo "is the " ;;
+    racecheck.step_test) echo "other small" ;;
   esac
 }
 
@@ -79,8 +80,7 @@ elif [ -z "$compute_sanitizer" ]; then
 else
   for tool in memcheck racecheck; do
     for test in $kernel_tests; do
-      part=""
-      [ $tool = racecheck ] && part=$(race_part "$test")
+      part=$(sanitized_part $tool "$test")
       row "$test" $tool $sanitizer_limit_s "$compute_sanitizer" --tool $tool --error-exitcode 9 \
         "$programs/cuda_$test" ${part:+"$part"}
     done
