@@ -62,8 +62,6 @@ struct RingPlace {
   }
 };
 
-// The place in a panel of 64 columns (32 words) where word `word` of the row belongs, as wgmma walks k: matrix.h's
-// order.
 // Σ x of every group of the rows of one warp, from the stage; eight lanes a row add in one fixed tree.
 template <MatrixFormat kFormat, int kGroupColumns>
 __device__ void sum_groups(const uint8_t* stage, float* x_sums, int warp, int rows) {
@@ -442,6 +440,8 @@ __device__ __forceinline__ void multiply_tile(const ProductCall& call, const Til
     multiply_step<kFormat, kGroupColumns, kOffsets, kRows>(
         w, ring + place.slot * kWgStageBytes,
         reinterpret_cast<const float*>(shared + kXSumAt) + place.slot * 4 * kWgRows, sum, group, scales, a, lane);
+    // wgmma has read the stage for all lanes together, but each lane reads the sums of x by itself.
+    if constexpr (kOffsets) __syncwarp();
     if (lane == 0) barrier_arrive(empty + place.slot * 8);
     place.next();
     w.next_step();
