@@ -71,8 +71,9 @@ struct Finish {
 
   __device__ void add_to_residual(int number, int row, int o, float low, float high) const {
     float* to = s.shape().residual + static_cast<int64_t>(row) * s.shape().hidden + number * 16 + o;
-    to[0] += low;
-    to[8] += high;
+    // Nobody else adds to them; but so nobody waits for what was there.
+    atomicAdd(to, low);
+    atomicAdd(to + 8, high);
   }
   __device__ void put_inner(int row, int column, float weight, float gate, float up) const {
     s.shape().inner[static_cast<int64_t>(row) * s.shape().inner_columns + column] =
@@ -94,7 +95,7 @@ struct Finish {
   __device__ void finish_expert(int number, int row, int o, float gate, float up) const {
     const int tiles = inner_tiles(s), expert = s.control().listed[number / tiles];
     if ((s.control().expert_rows[expert] >> row & 1) == 0) return;
-    int slot = 0;
+    int slot = s.call().rows == 1 ? number / tiles : 0;
     while (s.control().chosen[row][slot] != expert) ++slot;
     // The expert's weight goes into its input of down: the sum over slots is then one product.
     put_inner(row, slot * s.shape().expert_width + number % tiles * 8 + o, s.control().weight[row][slot], gate, up);
@@ -137,6 +138,8 @@ struct Finish {
 template <int kTiles, bool kShared, int kAtOnce>
 class Multiply {
  public:
+  static constexpr bool kOneRow = kShared && kAtOnce == 1;  // as the host chooses
+
   __device__ explicit Multiply(const Step& s)
       : s_(s),
         x_(kShared ? reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(s.scratch()) + kReductionBytes) : s.shape().x),
@@ -202,7 +205,7 @@ class Multiply {
     } else {
       linear_attention(s_, s_.scratch());
       meet();
-      gate_step_rows(s_, first_prepared(), prepared(), prepared_rows(), stride_, s_.control().sums);
+      gate_step_rows<kAtOnce == 1>(s_, first_prepared(), prepared(), prepared_rows(), stride_, s_.control().sums);
     }
     share_inputs();
     multiply(Work::kDense);
@@ -219,13 +222,13 @@ class Multiply {
       step_sync();
       if (threadIdx.x == 0) mbarrier_arrive(&s_.control().routed);
     } else {
-      route_rows(s_);
+      kOneRow ? route_row(s_) : route_rows(s_);
       multiply(Work::kExpertInner);
       meet();
     }
     if (kShared) {
       const int columns = is_dense ? shape.dense_width : (shape.chosen + shape.has_shared) * shape.expert_width;
-      copy_inner_rows(s_, columns, x_, stride_);
+      copy_inner_rows<kOneRow>(s_, columns, x_, stride_);
     }
     multiply(is_dense ? Work::kDenseDown : Work::kExpertDown, true);
   }
@@ -234,7 +237,7 @@ class Multiply {
   __device__ __noinline__ void multiply(Work work, bool reads_inner = false) {
     Inputs x = {x_, stride_};
     if (!kShared && reads_inner) x = {s_.shape().inner, s_.shape().inner_columns};
-    multiply_units<kTiles, kShared>(s_, work, x, s_.scratch(), taker_, Finish{s_, work});
+    multiply_units<kTiles, kShared, kOneRow>(s_, work, x, s_.scratch(), taker_, Finish{s_, work});
   }
 
   Step s_;

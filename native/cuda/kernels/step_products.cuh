@@ -169,29 +169,73 @@ __device__ __forceinline__ PieceBytes piece_bytes(const DeviceMatrix& m, int til
   return p;
 }
 
-// Everything this block will multiply in a phase, fetched in the order of multiply_units.
+// A lane's term on its way into the ring.
+struct TermPieces {
+  PieceBytes piece;  // the next one
+  PieceNote note;
+  int32_t columns, step;  // left, and of a piece
+  uint32_t group_shift, block_shift;
+};
+
+__device__ __forceinline__ TermPieces term_pieces(const Step& s, Work work, int number, int term, bool is_last) {
+  const Term t = term_of(s, work, number, term);
+  TermPieces p;
+  p.step = piece_columns(t.matrix);
+  p.columns = t.columns;
+  p.block_shift = block_shift(t.matrix), p.group_shift = group_shift(t.matrix);
+  p.piece = piece_bytes(t.matrix, t.tile, t.first_column, min(p.step, t.columns));
+  const bool ends_term = p.columns <= p.step;
+  p.note = {t.matrix.format,
+            static_cast<int32_t>(p.piece.code_bytes / kBlockBytes),
+            static_cast<int32_t>(p.group_shift),
+            t.matrix.offsets != nullptr,
+            t.x_column,
+            t.rows,
+            ends_term,
+            ends_term && is_last};
+  return p;
+}
+
+// The piece behind the last one.
+__device__ __forceinline__ void next_piece(TermPieces& p, bool is_last) {
+  p.columns -= p.step;
+  p.note.x_column += p.step;
+  p.note.ends_term = p.columns <= p.step;
+  p.note.ends_unit = p.columns <= p.step && is_last;
+  p.piece.codes += p.piece.code_bytes;
+  p.piece.scales += p.piece.scale_bytes / 4;
+  p.piece.offsets += p.piece.offset_bytes / 4;
+  const int columns = min(p.step, p.columns);
+  p.note.blocks = columns >> p.block_shift;
+  p.piece.code_bytes = static_cast<uint32_t>(p.note.blocks) * kBlockBytes;
+  if (p.piece.scale_bytes != 0) p.piece.scale_bytes = (columns >> p.group_shift) * 64;
+  if (p.piece.offset_bytes != 0) p.piece.offset_bytes = p.piece.scale_bytes;
+}
+
+// Everything this block will multiply in a phase, fetched in the order of multiply_units. Each lane works out another
+// term: one after the other would take the warp longer than memory takes to deliver them.
 // One copy of its code, as of all that follows it in several phases: what a layer runs has to fit the caches of
 // instructions, or it comes from memory through the same queues as the weights.
 __device__ __noinline__ void fetch_units(const Step& s, Work work, Fetch& lent) {
   Fetch fetch = lent;  // in registers
-  const int units = unit_count(s, work), terms = term_count(s, work);
-  for (int i = 0; i < units; ++i) {
-    const int number = unit_number(s, work, i);
-    for (int k = 0; k < terms; ++k) {
-      const Term term = term_of(s, work, number, k);
-      const int step = piece_columns(term.matrix);
-      for (int at = 0; at < term.columns; at += step) {
-        const int columns = min(step, term.columns - at);
-        const PieceBytes piece = piece_bytes(term.matrix, term.tile, term.first_column + at, columns);
-        const bool ends_term = at + step >= term.columns;
-        fetch.open(piece.all());
-        fetch.note({term.matrix.format, columns >> block_shift(term.matrix), group_shift(term.matrix),
-                    term.matrix.offsets != nullptr, term.x_column + at, term.rows, ends_term,
-                    ends_term && k == terms - 1});
-        fetch.copy(piece.codes, piece.code_bytes);
-        fetch.copy(piece.scales, piece.scale_bytes);
-        fetch.copy(piece.offsets, piece.offset_bytes);
+  const int lane = threadIdx.x & 31, terms = term_count(s, work), all = unit_count(s, work) * terms;
+  for (int first = 0; first < all; first += 32) {
+    const int mine = min(first + lane, all - 1), unit = terms == 1 ? mine : mine / terms, term = mine - unit * terms;
+    const bool is_last = term == terms - 1;
+    TermPieces p = term_pieces(s, work, unit_number(s, work, unit), term, is_last);
+    for (int owner = 0; owner < min(32, all - first); ++owner) {
+      for (bool more = true; more;) {
+        const uint32_t code_bytes = __shfl_sync(0xffffffffu, p.piece.code_bytes, owner);
+        const uint32_t scale_bytes = __shfl_sync(0xffffffffu, p.piece.scale_bytes, owner);
+        const uint32_t offset_bytes = __shfl_sync(0xffffffffu, p.piece.offset_bytes, owner);
+        more = __shfl_sync(0xffffffffu, p.note.ends_term, owner) == 0;
+        fetch.open(code_bytes + scale_bytes + offset_bytes);
+        fetch.note(p.note, owner);
+        fetch.copy(p.piece.codes, code_bytes, owner);
+        fetch.copy(p.piece.scales, scale_bytes, owner);
+        fetch.copy(p.piece.offsets, offset_bytes, owner);
         fetch.close();
+        if (more && lane == owner) next_piece(p, is_last);
       }
     }
   }
@@ -294,10 +338,11 @@ __device__ __forceinline__ Sums<kTiles> multiply_unit(const Step& s, int term_co
 
 // Multiplies this block's units of a phase and hands each result to `finish(number, row, o, low, high)`: outputs o and
 // o + 8 of the unit's tile, o < 8. `reduction`: kReductionBytes of shared memory.
-template <int kTiles, bool kShared, class Finish>
+// kOneRow: the step has no other, which spares divisions.
+template <int kTiles, bool kShared, bool kOneRow, class Finish>
 __device__ __forceinline__ void multiply_units(const Step& s, Work work, const Inputs& x, float* reduction,
                                                Taker& taker, const Finish& finish) {
-  const int rows = s.call().rows, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int rows = kOneRow ? 1 : s.call().rows, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int units = unit_count(s, work), tile_floats = kStepWarps * rows * 16;
   const int round = kReductionBytes / 4 / tile_floats;
   const LaneInput<kTiles, kShared> lane_x = lane_input<kTiles, kShared>(x, rows);

@@ -44,48 +44,57 @@ __device__ __forceinline__ void keep_best_groups(const StepShape& shape, int per
   for (int i = 0; i < kLaneExperts; ++i) c[i] = -INFINITY;
 }
 
-// Logits of `count` rows from `first`, added up from the router's pieces in their order, to `logits` in shared memory.
-__device__ __forceinline__ void add_router_pieces(const Step& s, int first, int count, float* logits) {
-  const int experts = s.shape().experts, pieces = s.layer().router.columns / s.shape().hidden * kRouterPieces;
+// Scores of `count` rows from `first`, and what experts are chosen by, to shared memory: logits are added up from the
+// router's pieces in their order.
+template <bool kOneRow>
+__device__ __forceinline__ void score_experts(const Step& s, int first, int count, float* scores, float* choices) {
+  const int experts = s.shape().experts, pieces = router_parts(s) * kRouterPieces;
   const int64_t stride = static_cast<int64_t>(s.call().rows) * experts;
+  const float* bias = s.layer().expert_bias;
   for (int i = threadIdx.x; i < count * experts; i += kStepThreads) {
     const float* from = s.shape().router_sums + static_cast<int64_t>(first) * experts + i;
+    const float added = bias != nullptr ? bias[kOneRow ? i : i % experts] : 0.0f;
     float sum = 0.0f;
 #pragma unroll 8
     for (int p = 0; p < pieces; ++p) sum += from[p * stride];
-    logits[i] = sum;
+    const float score = sigmoid(sum);
+    scores[i] = score;
+    choices[i] = isnan(score) ? -INFINITY : score + added;  // not a number: a broken model must not break the choice
   }
 }
 
 // One warp, one row: its experts, ascending, and their weights.
-__device__ __forceinline__ void choose_experts(const Step& s, int row, const float* logits) {
+__device__ __forceinline__ void choose_experts(const Step& s, int row, const float* scores, const float* choices) {
   const StepShape& shape = s.shape();
   const int lane = threadIdx.x & 31, experts = shape.experts, per_lane = max(experts / 32, 1);
-  const bool has_experts = lane * per_lane < experts;
   float score[kLaneExperts], c[kLaneExperts];
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
-    score[i] = 0.0f, c[i] = -INFINITY;
-    if (i >= per_lane || !has_experts) continue;
     const int expert = lane * per_lane + i;
-    score[i] = sigmoid(logits[expert]);
-    if (isnan(score[i])) continue;  // of a broken model: it must not break the choice
-    c[i] = score[i] + (s.layer().expert_bias != nullptr ? s.layer().expert_bias[expert] : 0.0f);
+    const bool is_one = i < per_lane && expert < experts;
+    score[i] = is_one ? scores[expert] : 0.0f;
+    c[i] = is_one ? choices[expert] : -INFINITY;
   }
   keep_best_groups(shape, per_lane, c);
 
-  uint32_t taken = 0;
-  for (int k = 0; k < shape.chosen; ++k) {
-    uint32_t best = 0, best_i = 0;
+  uint32_t taken = 0, key[kLaneExperts];  // 0: no expert, or taken
 #pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) {
-      if (i >= per_lane || !has_experts || taken >> i & 1) continue;
-      const uint32_t key = ordered_bits(c[i]);
-      if (key > best) best = key, best_i = i;
-    }
+  for (int i = 0; i < kLaneExperts; ++i) {
+    key[i] = i < per_lane && lane * per_lane + i < experts ? ordered_bits(c[i]) : 0u;
+  }
+  for (int k = 0; k < shape.chosen; ++k) {
+    uint32_t best = 0;
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i) best = max(best, key[i]);
     const uint32_t most = __reduce_max_sync(0xffffffffu, best);
-    const uint32_t mine = best == most ? static_cast<uint32_t>(lane) * per_lane + best_i : 0xffffffffu;
-    if (__reduce_min_sync(0xffffffffu, mine) == mine && mine != 0xffffffffu) taken |= 1u << best_i;
+    // Of equals the first one.
+    if (lane != __ffs(static_cast<int>(__ballot_sync(0xffffffffu, best == most))) - 1) continue;
+    uint32_t first = 0;
+#pragma unroll
+    for (int i = kLaneExperts - 1; i >= 0; --i) first = key[i] == most ? i : first;
+    taken |= 1u << first;
+#pragma unroll
+    for (int i = 0; i < kLaneExperts; ++i) key[i] = first == static_cast<uint32_t>(i) ? 0u : key[i];
   }
 
   float sum = 0.0f;
@@ -111,11 +120,13 @@ __device__ __forceinline__ void choose_experts(const Step& s, int row, const flo
 __device__ __forceinline__ void route_rows(const Step& s) {
   StepControl& control = s.control();
   const int rows = s.call().rows, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, experts = s.shape().experts;
+  static_assert(2 * kStepWarps * kMaxStepExperts * 4 <= kReductionBytes);
+  float* choices = s.scratch() + kStepWarps * experts;
   for (int e = threadIdx.x; e < experts; e += kStepThreads) control.expert_rows[e] = 0;
   for (int first = 0; first < rows; first += kStepWarps) {
-    add_router_pieces(s, first, min(kStepWarps, rows - first), s.scratch());
+    score_experts<false>(s, first, min(kStepWarps, rows - first), s.scratch(), choices);
     step_sync();
-    if (first + warp < rows) choose_experts(s, first + warp, s.scratch() + warp * experts);
+    if (first + warp < rows) choose_experts(s, first + warp, s.scratch() + warp * experts, choices + warp * experts);
     step_sync();
   }
   step_sync();
@@ -134,6 +145,27 @@ __device__ __forceinline__ void route_rows(const Step& s) {
       count += __popc(mask);
     }
     if (lane == 0) control.listed_count = count;
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(&control.routed);
+  }
+  step_sync();
+}
+
+// The same for the only row of a step, whose experts are the list already.
+__device__ __forceinline__ void route_row(const Step& s) {
+  StepControl& control = s.control();
+  const int lane = threadIdx.x & 31, experts = s.shape().experts;
+  score_experts<true>(s, 0, 1, s.scratch(), s.scratch() + experts);
+  step_sync();
+  if (threadIdx.x < 32) {
+    choose_experts(s, 0, s.scratch(), s.scratch() + experts);
+    __syncwarp();
+    if (lane < s.shape().chosen) {
+      const int16_t expert = control.chosen[0][lane];
+      control.listed[lane] = expert;
+      control.expert_rows[expert] = 1;
+    }
+    if (lane == 0) control.listed_count = s.shape().chosen;
     __syncwarp();
     if (lane == 0) mbarrier_arrive(&control.routed);
   }

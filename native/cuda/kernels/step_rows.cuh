@@ -73,6 +73,12 @@ __device__ __forceinline__ void norm_step_rows(const float* residual, const floa
                                                int first, int count, bool split, bf16* out, int64_t stride,
                                                float* sums) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  float4 held[2] = {};  // of one row's weights: they come while its sum is made
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int c = (threadIdx.x + i * kStepThreads) * 4;
+    if (kAtOnce == 1 && c < hidden) held[i] = load_float4(weight + c);
+  }
   for (int begin = first; begin < first + count; begin += kAtOnce) {
     const int rows = min(kAtOnce, first + count - begin);
     const float* from = residual + static_cast<int64_t>(begin) * hidden;
@@ -102,8 +108,8 @@ __device__ __forceinline__ void norm_step_rows(const float* residual, const floa
       sum[r] = 1.0f / sqrtf(all / static_cast<float>(hidden) + eps);
     }
 #pragma unroll 2
-    for (int c = threadIdx.x * 4; c < hidden; c += kStepThreads * 4) {
-      const float4 w = load_float4(weight + c);
+    for (int c = threadIdx.x * 4, i = 0; c < hidden; c += kStepThreads * 4, ++i) {
+      const float4 w = kAtOnce > 1 || i > 1 ? load_float4(weight + c) : i == 0 ? held[0] : held[1];
 #pragma unroll
       for (int r = 0; r < kAtOnce; ++r) {
         if (r >= rows) continue;
@@ -122,14 +128,25 @@ __device__ __forceinline__ void norm_step_rows(const float* residual, const floa
   }
 }
 
-// out[r] = grouped rmsnorm(mixed[r]) * weight * sigmoid(gate[r]), as bf16. `sums`: kStepRows * 8 floats.
+// out[r] = grouped rmsnorm(mixed[r]) * weight * sigmoid(gate[r]), as bf16. `sums`: kStepRows * 8 floats. kOneRow:
+// `count` is at most 1.
+template <bool kOneRow>
 __device__ __forceinline__ void gate_step_rows(const Step& s, int first, int count, bf16* out, int64_t stride,
                                                float* sums) {
   const StepShape& shape = s.shape();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = shape.width;
   const int groups = shape.norm_groups, group_width = width / groups;
+  float4 gates[2] = {}, weights[2] = {};  // of one row: they come while its sums are made
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int c = (threadIdx.x + i * kStepThreads) * 4;
+    if (!kOneRow || c >= count * width) continue;
+    gates[i] = load_float4(shape.gate + static_cast<int64_t>(first) * width + c);
+    weights[i] = load_float4(s.layer().output_norm + c);
+  }
   for (int i = warp; i < count * groups; i += kStepWarps) {
-    const float* from = shape.mixed + static_cast<int64_t>(first + i / groups) * width + i % groups * group_width;
+    const float* from = shape.mixed + static_cast<int64_t>(first + (kOneRow ? 0 : i / groups)) * width +
+                        (kOneRow ? i : i % groups) * group_width;
     float sum = 0.0f;
 #pragma unroll 4
     for (int c = lane * 4; c < group_width; c += 128) {
@@ -142,10 +159,13 @@ __device__ __forceinline__ void gate_step_rows(const Step& s, int first, int cou
   step_sync();
   const float* weight = s.layer().output_norm;
 #pragma unroll 2
-  for (int i = threadIdx.x * 4; i < count * width; i += kStepThreads * 4) {
-    const int row = i / width, c = i % width;
+  for (int i = threadIdx.x * 4, k = 0; i < count * width; i += kStepThreads * 4, ++k) {
+    const int row = kOneRow ? 0 : i / width, c = i - row * width;
     const int64_t at = static_cast<int64_t>(first + row) * width + c;
-    const float4 v = load_float4(shape.mixed + at), g = load_float4(shape.gate + at), w = load_float4(weight + c);
+    const float4 v = load_float4(shape.mixed + at);
+    const bool is_held = kOneRow && k < 2;
+    const float4 g = !is_held ? load_float4(shape.gate + at) : k == 0 ? gates[0] : gates[1];
+    const float4 w = !is_held ? load_float4(weight + c) : k == 0 ? weights[0] : weights[1];
     const float scale = sums[row * groups + c / group_width];
     const uint2 packed = {pack_bf16(v.x * scale * w.x * sigmoid(g.x), v.y * scale * w.y * sigmoid(g.y)),
                           pack_bf16(v.z * scale * w.z * sigmoid(g.z), v.w * scale * w.w * sigmoid(g.w))};
@@ -167,10 +187,12 @@ __device__ __forceinline__ void round_step_rows(const Step& s, int first, int co
 }
 
 // A copy of the inner activations, so that products find them in shared memory.
+template <bool kOneRow>
 __device__ __forceinline__ void copy_inner_rows(const Step& s, int columns, bf16* out, int64_t stride) {
+  const int rows = kOneRow ? 1 : s.call().rows;
 #pragma unroll 4
-  for (int i = threadIdx.x * 8; i < s.call().rows * columns; i += kStepThreads * 8) {
-    const int row = i / columns, c = i % columns;
+  for (int i = threadIdx.x * 8; i < rows * columns; i += kStepThreads * 8) {
+    const int row = kOneRow ? 0 : i / columns, c = i - row * columns;
     *reinterpret_cast<uint4*>(out + row * stride + c) =
         load_16_bytes(s.shape().inner + static_cast<int64_t>(row) * s.shape().inner_columns + c);
   }

@@ -108,18 +108,19 @@ class Fetch {
     __syncwarp();
   }
 
-  // Between open() and close(): what the piece is.
-  __device__ void note(const PieceNote& note) {
-    if (lane_ == 0) control().note[next_ % kStepStages] = note;
+  // Between open() and close(): what the piece is, as lane `owner` knows it.
+  __device__ void note(const PieceNote& note, uint32_t owner) {
+    if (lane_ == owner) control().note[next_ % kStepStages] = note;
     __syncwarp();
   }
 
   __device__ void skip(uint32_t bytes) { at_ += bytes; }
-  __device__ void copy(const void* from, uint32_t bytes) {
+  // All lanes know `bytes`, and lane `owner` where they come from.
+  __device__ void copy(const void* from, uint32_t bytes, uint32_t owner = 0) {
     if (bytes == 0) return;
     const uint32_t to = ring_ + at_;
 #if __CUDA_ARCH__ >= 900
-    if (lane_ == 0) {
+    if (lane_ == owner) {
       asm volatile(
           "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
           "%4;" ::"r"(to),
@@ -127,7 +128,8 @@ class Fetch {
           : "memory");
     }
 #else
-    const uint8_t* bytes_from = static_cast<const uint8_t*>(from);
+    const uint8_t* bytes_from = reinterpret_cast<const uint8_t*>(
+        __shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(from), static_cast<int>(owner)));
     for (uint32_t i = lane_ * 16; i < bytes; i += 512) cp_async_16(to + i, bytes_from + i);
 #endif
     at_ += bytes;

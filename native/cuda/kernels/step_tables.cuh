@@ -107,6 +107,17 @@ __device__ __forceinline__ int block_shift(const DeviceMatrix& m) {
 }
 __device__ __forceinline__ int group_shift(const DeviceMatrix& m) { return 31 - __clz(m.group_columns | 1); }
 
+// DeviceStack::at() without its divisions.
+__device__ __forceinline__ DeviceMatrix stacked(const DeviceStack& stack, int e) {
+  DeviceMatrix m = stack.first;
+  m.blocks += static_cast<int64_t>(e) * (m.rows / 16 * (m.columns >> block_shift(m))) * kBlockBytes;
+  if (m.group_columns == 0) return m;
+  const int64_t scales = static_cast<int64_t>(e) * (m.rows * (m.columns >> group_shift(m)));
+  m.scales += scales;
+  if (m.offsets != nullptr) m.offsets += scales;
+  return m;
+}
+
 // Columns of a piece: what is fetched and multiplied at once.
 __device__ __forceinline__ int piece_columns(const DeviceMatrix& m) {
   return kStageCodeBytes / static_cast<int>(kBlockBytes) << block_shift(m);
@@ -137,8 +148,11 @@ __device__ __forceinline__ int share(int count, int block, int blocks) {
 }
 
 // Router pieces begin with block 0, the shared expert's tiles with the last block, so that few blocks have both.
+__device__ __forceinline__ int router_parts(const Step& s) {
+  return s.layer().router.columns > 2 * s.shape().hidden ? 3 : 2;
+}
 __device__ __forceinline__ int router_units(const Step& s) {
-  return s.shape().experts / 16 * (s.layer().router.columns / s.shape().hidden) * kRouterPieces;
+  return s.shape().experts / 16 * router_parts(s) * kRouterPieces;
 }
 __device__ __forceinline__ int inner_tiles(const Step& s) { return s.layer().mlp.gate_up.first.rows / 16; }
 
@@ -185,7 +199,7 @@ __device__ __forceinline__ Term whole_tile(const DeviceMatrix& m, int tile, uint
 __device__ __forceinline__ Term router_term(const Step& s, int number) {
   const DeviceLayer& layer = s.layer();
   const int units = router_units(s);
-  if (number >= units) return whole_tile(layer.mlp.gate_up.at(s.shape().experts), number - units, s.all_rows());
+  if (number >= units) return whole_tile(stacked(layer.mlp.gate_up, s.shape().experts), number - units, s.all_rows());
   const int tiles = s.shape().experts / 16, piece = number / tiles, columns = s.shape().hidden / kRouterPieces;
   // The input is x_hi | x_lo, and the third part of the columns reads x_hi again.
   const int part = piece / kRouterPieces, inside = piece % kRouterPieces * columns;
@@ -207,16 +221,16 @@ __device__ __forceinline__ Term term_of(const Step& s, Work work, int number, in
       return router_term(s, number);
     case Work::kExpertInner: {
       const int tiles = inner_tiles(s), expert = s.control().listed[number / tiles];
-      return whole_tile(layer.mlp.gate_up.at(expert), number % tiles, s.control().expert_rows[expert]);
+      return whole_tile(stacked(layer.mlp.gate_up, expert), number % tiles, s.control().expert_rows[expert]);
     }
     case Work::kDenseInner:
       return whole_tile(layer.mlp.gate_up.first, number, s.all_rows());
     case Work::kExpertDown: {
       if (term == s.control().listed_count) {
-        return whole_tile(layer.mlp.down.at(s.shape().experts), number, s.all_rows());
+        return whole_tile(stacked(layer.mlp.down, s.shape().experts), number, s.all_rows());
       }
       const int expert = s.control().listed[term];
-      return whole_tile(layer.mlp.down.at(expert), number, s.control().expert_rows[expert]);
+      return whole_tile(stacked(layer.mlp.down, expert), number, s.control().expert_rows[expert]);
     }
     case Work::kDenseDown:
       return whole_tile(layer.mlp.down.first, number, s.all_rows());
