@@ -32,8 +32,8 @@ export const nativeDoors = {
   binding: ["binding", "engine.h", "error.h"],
   model: ["model", "cpu", "cuda", "reference", "io", "engine.h", "error.h"],
   // A backend implements the table it is called through and shows itself to a tap; it knows nothing else of the model.
-  cpu: ["cpu", "io", "model/backend.h", "model/backend_errors.h", "model/tap.h", "error.h"],
-  cuda: ["cuda", "io", "model/backend.h", "model/backend_errors.h", "error.h"],
+  cpu: ["cpu", "io", "model/backend.h", "model/backend_errors.h", "model/float_formats.h", "model/tap.h", "error.h"],
+  cuda: ["cuda", "io", "model/backend.h", "model/backend_errors.h", "model/float_formats.h", "error.h"],
   reference: ["reference", "io", "model/backend.h", "model/backend_errors.h", "model/tap.h", "error.h"],
   io: ["io", "error.h"],
   tools: ["tools", "model", "cpu", "cuda", "reference", "io", "engine.h", "error.h"],

@@ -136,18 +136,7 @@ int64_t session_bytes(const rs_session* handle) {
 }
 
 Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
-  const rs_config& config = session.model->shape.config;
-  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)};
-  if (count > config.context_tokens - session.position) {
-    return Error{ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
-                 std::to_string(session.position) + " + " + std::to_string(count)};
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (tokens[i] >= 0 && tokens[i] < config.vocab_rows) continue;
-    return Error{ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
-                 "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])};
-  }
-  return Unit{};
+  return ringside::check_tokens(session.model->shape.config, session.position, tokens, count);
 }
 
 bool completes_chunk(const Session& session, int64_t rows) {
@@ -226,11 +215,7 @@ int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_pol
 int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {
   return guarded(error, "session", [&]() -> Status {
     Session& session = of(handle);
-    const int64_t boundary = session.position / kChunkTokens * kChunkTokens;
-    if (keep_position < boundary || keep_position > session.position) {
-      return Error{ErrorKind::kArgumentInvalid, "keep position",
-                   std::to_string(boundary) + ".." + std::to_string(session.position), std::to_string(keep_position)};
-    }
+    RS_CHECK(check_keep_position(session.position, keep_position));
     session.position = keep_position;  // rows past the position are never read
     return Unit{};
   });

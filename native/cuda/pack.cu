@@ -1,34 +1,15 @@
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "cuda/pack.h"
+#include "model/float_formats.h"
 
 namespace ringside::cuda {
 namespace {
 
 constexpr int64_t kHalfRows = kTileRows / 2;
 constexpr int64_t kRunBytes = 32;  // of a row in a block: four lanes
-
-float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
-// Nearest, ties to even.
-uint16_t float_to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-float fp8_to_float(uint8_t code) {
-  const int exponent = code >> 3 & 15;
-  const int fraction = code & 7;
-  if ((code & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
-                                        : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
-  return (code & 0x80) != 0 ? -magnitude : magnitude;
-}
 
 struct Fp8Table {
   float values[256];

@@ -29,6 +29,29 @@ inline Error another_models_session(const std::string& step) {
   return Error{ErrorKind::kArgumentInvalid, step, "a session of the model", "another's"};
 }
 
+// Before anything is touched: that `count` tokens fit behind `position` and are all rows of the embedding.
+inline Status check_tokens(const rs_config& config, int64_t position, const int32_t* tokens, int64_t count) {
+  if (count < 1) return Error{ErrorKind::kArgumentInvalid, "count", ">= 1", std::to_string(count)};
+  if (count > config.context_tokens - position) {
+    return Error{ErrorKind::kContextFull, "tokens", std::to_string(config.context_tokens),
+                 std::to_string(position) + " + " + std::to_string(count)};
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (tokens[i] >= 0 && tokens[i] < config.vocab_rows) continue;
+    return Error{ErrorKind::kTokenOutOfRange, "token " + std::to_string(i),
+                 "0.." + std::to_string(config.vocab_rows - 1), std::to_string(tokens[i])};
+  }
+  return Unit{};
+}
+
+// That only rows of the open chunk would be cut off.
+inline Status check_keep_position(int64_t position, int64_t keep_position) {
+  const int64_t boundary = position / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
+  if (keep_position >= boundary && keep_position <= position) return Unit{};
+  return Error{ErrorKind::kArgumentInvalid, "keep position", std::to_string(boundary) + ".." + std::to_string(position),
+               std::to_string(keep_position)};
+}
+
 // Before anything is touched: every part of a step, alone and together. `check_part(step, name)` knows the backend's
 // sessions: that this one belongs to the model, and that its tokens fit.
 template <class CheckPart>

@@ -1,4 +1,5 @@
-// Owns: the 16-bit and 8-bit float formats of checkpoints, to and from fp32. Private to model/.
+// Owns: the 16-bit and 8-bit float formats of checkpoints, to and from fp32. For what reads and packs weights;
+// the reference has its own, so that a mistake here shows.
 #pragma once
 
 #include <bit>

@@ -142,12 +142,8 @@ int32_t step(rs_model* model, const rs_step* steps, int64_t count, const rs_poll
 
 int32_t accept(rs_session* handle, int64_t keep, rs_error* error) {
   Session& session = of(handle);
-  const int64_t held = session.memory.position;
-  const int64_t boundary = held / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
-  if (keep > held || keep < boundary) {
-    return fail(error, Error{ErrorKind::kArgumentInvalid, "keep position",
-                             std::to_string(boundary) + ".." + std::to_string(held), std::to_string(keep)});
-  }
+  const Status kept = check_keep_position(session.memory.position, keep);
+  if (!kept.ok()) return fail(error, kept.error());
   rewind(*session.weights, session.memory, keep);
   return 0;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/kernels/pack_words.h"
+#include "model/float_formats.h"
 
 namespace ringside::cpu {
 namespace {
@@ -27,15 +28,6 @@ void transpose_rows(const T* from, int64_t from_stride, int64_t rows, int64_t co
       for (int64_t column = start; column < end; ++column) to[column * kTileRows + row] = T{};
     }
   }
-}
-
-float fp8_to_float(uint8_t code) {
-  const int exponent = (code >> 3) & 15;
-  const int fraction = code & 7;
-  if ((code & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
-                                        : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
-  return (code & 0x80) != 0 ? -magnitude : magnitude;
 }
 
 struct Fp8Table {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "cuda/kernels/codes.cuh"
 #include "cuda/model.h"
 
 namespace ringside::cuda {
@@ -19,10 +20,6 @@ inline constexpr int64_t kPagePart = page_part_values();
 // Eight rows of one vector column would lie in the same banks; the row's low bits spread them.
 __device__ __forceinline__ uint32_t tile_offset(int row, int vector) {
   return static_cast<uint32_t>(row * kRowBytes + ((vector ^ (row & 7)) << 4));
-}
-
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
@@ -57,10 +54,6 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 __device__ __forceinline__ float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
@@ -76,7 +69,7 @@ __device__ __forceinline__ void unpack_channels(const uint4& raw, float (&x)[8])
   }
 }
 __device__ __forceinline__ uint4 pack_channels(const float (&x)[8]) {
-  return make_uint4(pack_pair(x[0], x[1]), pack_pair(x[2], x[3]), pack_pair(x[4], x[5]), pack_pair(x[6], x[7]));
+  return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 __device__ __forceinline__ void load_floats(const float* from, float (&x)[8]) {
   const float4 a = reinterpret_cast<const float4*>(from)[0], b = reinterpret_cast<const float4*>(from)[1];

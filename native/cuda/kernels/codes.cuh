@@ -43,33 +43,25 @@ __host__ __device__ __forceinline__ int ordered_word(MatrixFormat format, int wo
 __device__ __forceinline__ uint4 load_codes(const uint8_t* block, int lane) {
   return __ldg(reinterpret_cast<const uint4*>(block) + lane);
 }
-// The same for weights that nobody will read again soon: they need not push others out of L1.
-__device__ __forceinline__ uint4 load_codes_once(const uint8_t* block, int lane) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(reinterpret_cast<const uint4*>(block) + lane));
-  return v;
-}
 
+__device__ __forceinline__ __nv_bfloat162 bf16x2_of(uint32_t bits) {
+  __nv_bfloat162 pair;
+  __builtin_memcpy(&pair, &bits, 4);
+  return pair;
+}
+__device__ __forceinline__ uint32_t bits_of(__nv_bfloat162 pair) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &pair, 4);
+  return bits;
+}
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  return bits_of(__floats2bfloat162_rn(low, high));
+}
 __device__ __forceinline__ uint32_t bf16x2_subtract(uint32_t a, uint32_t b) {
-  __nv_bfloat162 x, y;
-  __builtin_memcpy(&x, &a, 4);
-  __builtin_memcpy(&y, &b, 4);
-  const __nv_bfloat162 r = __hsub2(x, y);
-  uint32_t out;
-  __builtin_memcpy(&out, &r, 4);
-  return out;
+  return bits_of(__hsub2(bf16x2_of(a), bf16x2_of(b)));
 }
-
 __device__ __forceinline__ uint32_t bf16x2_multiply(uint32_t a, uint32_t b) {
-  __nv_bfloat162 x, y;
-  __builtin_memcpy(&x, &a, 4);
-  __builtin_memcpy(&y, &b, 4);
-  const __nv_bfloat162 r = __hmul2(x, y);
-  uint32_t out;
-  __builtin_memcpy(&out, &r, 4);
-  return out;
+  return bits_of(__hmul2(bf16x2_of(a), bf16x2_of(b)));
 }
 
 // Bytes 2 * kPair and 2 * kPair + 1 of `word`, as signed numbers. Between 128 and 256 neighbours in bf16 differ by 1,

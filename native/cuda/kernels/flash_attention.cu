@@ -138,7 +138,7 @@ struct WarpRows {
       for (int m = 0; m < kWarpTiles; ++m)
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          p[m][i] = pack_pair(scores[m][2 * step + i / 2][i % 2 * 2], scores[m][2 * step + i / 2][i % 2 * 2 + 1]);
+          p[m][i] = pack_bf16(scores[m][2 * step + i / 2][i % 2 * 2], scores[m][2 * step + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
       for (int n = 0; n < kChannelTiles; n += 2) {
         uint32_t v[4];
@@ -166,7 +166,7 @@ struct WarpRows {
 #pragma unroll
         for (int n = 0; n < kChannelTiles; ++n)
           *reinterpret_cast<uint32_t*>(to + tile_offset(m * 16 + h * 8 + lane / 4, n) + lane % 4 * 4) =
-              pack_pair(out[m][n][2 * h] * scale, out[m][n][2 * h + 1] * scale);
+              pack_bf16(out[m][n][2 * h] * scale, out[m][n][2 * h + 1] * scale);
       }
   }
 };

@@ -222,7 +222,7 @@ struct ConsumerRows {
   // Two neighbouring tiles of results are A of the next product as they lie.
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = 0; i < kKeys / 4; ++i) weights[i / 4][i % 4] = pack_pair(scores[2 * i], scores[2 * i + 1]);
+    for (int i = 0; i < kKeys / 4; ++i) weights[i / 4][i % 4] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
   }
 
   // Divides by the sums and leaves the rows as bf16 in the warpgroup's panels, at their own place.
@@ -237,7 +237,7 @@ struct ConsumerRows {
 #pragma unroll
       for (int n = 0; n < kHeadDim / 8; ++n)
         *reinterpret_cast<uint32_t*>(panels + panel_offset(first_row + lane / 4 + 8 * h, n) + lane % 4 * 4) =
-            pack_pair(out[4 * n + 2 * h] * scale, out[4 * n + 2 * h + 1] * scale);
+            pack_bf16(out[4 * n + 2 * h] * scale, out[4 * n + 2 * h + 1] * scale);
     }
   }
 };

@@ -1,6 +1,7 @@
 // Owns: how a finished tile of a product leaves shared memory, whichever instructions made it.
 #pragma once
 
+#include "cuda/kernels/codes.cuh"
 #include "cuda/kernels/product.h"
 
 namespace ringside::cuda {
@@ -9,13 +10,6 @@ namespace ringside::cuda {
 // outputs of four row pairs, write to 32 different banks.
 template <int kOutputs>
 inline constexpr int kStagedPitch = kOutputs + 4;
-
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t out;
-  __builtin_memcpy(&out, &pair, 4);
-  return out;
-}
 
 __device__ __forceinline__ float silu_times(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 

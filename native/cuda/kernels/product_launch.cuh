@@ -24,4 +24,16 @@ Status launch_kernel(const ProductCall& call, cudaStream_t stream) {
   return launch_rows<kFormat, kGroupColumns, kOffsets>(call, stream);
 }
 
+template <MatrixFormat kFormat, bool kOffsets>
+Status launch_groups(const ProductCall& call, cudaStream_t stream) {
+  switch (call.w.first.group_columns) {
+    case 32:
+      return launch_kernel<kFormat, 32, kOffsets>(call, stream);
+    case 64:
+      return launch_kernel<kFormat, 64, kOffsets>(call, stream);
+    default:
+      return launch_kernel<kFormat, 128, kOffsets>(call, stream);
+  }
+}
+
 }  // namespace ringside::cuda

@@ -166,8 +166,8 @@ __device__ __forceinline__ void store_scores(uint8_t* to, uint32_t tiles, int m,
     const int i = m * 16 + lane / 4 + (c & 2) * 4, j = n * 16 + (c >> 2) * 8 + (lane % 4) * 2 + (c & 1);
     masked[c >> 2][c & 3] = j > i ? 0.0f : d[c >> 2][c & 3] * expf(-slope * static_cast<float>(i - j));
   }
-  const uint32_t r[4] = {pack_pair(masked[0][0], masked[0][1]), pack_pair(masked[0][2], masked[0][3]),
-                         pack_pair(masked[1][0], masked[1][1]), pack_pair(masked[1][2], masked[1][3])};
+  const uint32_t r[4] = {pack_bf16(masked[0][0], masked[0][1]), pack_bf16(masked[0][2], masked[0][3]),
+                         pack_bf16(masked[1][0], masked[1][1]), pack_bf16(masked[1][2], masked[1][3])};
   store_fragment(to + kScoresAt, m * (m + 1) / 2 + n, r);
 }
 
@@ -253,8 +253,8 @@ struct Walk {
 #pragma unroll
       for (int tile = 0; tile < 2; ++tile) {
         const float a = s[half / 2][tile][half % 2 * 2], b = s[half / 2][tile][half % 2 * 2 + 1];
-        hi[tile] = pack_pair(a, b);
-        lo[tile] = pack_pair(a - low_half(hi[tile]), b - high_half(hi[tile]));
+        hi[tile] = pack_bf16(a, b);
+        lo[tile] = pack_bf16(a - low_half(hi[tile]), b - high_half(hi[tile]));
       }
       reinterpret_cast<uint4*>(state + (half * kChannelFragments + warp) * kFragmentBytes)[lane] =
           make_uint4(hi[0], hi[1], lo[0], lo[1]);
