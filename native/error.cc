@@ -44,6 +44,8 @@ const char* error_kind_name(ErrorKind kind) {
       return "state-invalid";
     case ErrorKind::kBackendUnavailable:
       return "backend-unavailable";
+    case ErrorKind::kDeviceLost:
+      return "device-lost";
     case ErrorKind::kInternal:
       return "internal";
   }

@@ -32,6 +32,7 @@ enum class ErrorKind : int32_t {
   kArgumentInvalid,
   kStateInvalid,
   kBackendUnavailable,
+  kDeviceLost,  // no further call on it can succeed in this process: end the process
   kInternal,
 };
 

@@ -10,7 +10,8 @@
 
 namespace ringside::cuda {
 
-// kOutOfMemory and kBackendUnavailable for what the user can help, else kInternal; `what` is the call's text.
+// kOutOfMemory and kBackendUnavailable for what the user can help, kDeviceLost for what only a new process can, else
+// kInternal; `what` is the call's text.
 Error cuda_error(cudaError_t code, const char* what);
 
 // For tests: the call number `call` from now on (1 is the next) fails with `code`; 0 switches it off. Of a process.

@@ -43,6 +43,8 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
   "backend-unavailable": (error) =>
     noGpu(error) ??
     `The backend ${named(error.subject, "that was asked for")} cannot run on this machine${found(error)}; use --backend auto.`,
+  "device-lost": (error) =>
+    `The GPU stopped in the middle of its work${because(error.actual)}; try again, the engine restarts by itself.`,
   internal: (error) =>
     `Something went wrong inside the engine: ${named(error.subject, "unknown")}${found(error)}; please report it.`,
   "engine-missing": ({ subject, actual }) =>

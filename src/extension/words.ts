@@ -69,6 +69,11 @@ const ofRequests = {
   "backend-unavailable": (error) =>
     noGpu(error) ??
     l10n.t("The backend {0} cannot run on this machine{1}. Choose another one.", error.subject, found(error)),
+  "device-lost": (error) =>
+    l10n.t(
+      "The GPU stopped in the middle of its work{0}. Ask again: the engine starts anew by itself.",
+      because(error.actual),
+    ),
   internal: (error) =>
     l10n.t(
       "Something went wrong inside Ringside: {0}{1}. The log tells more; please report it.",

@@ -23,6 +23,7 @@ export const nativeErrorKinds = [
   "argument-invalid",
   "state-invalid",
   "backend-unavailable",
+  "device-lost", // the GPU serves this process no more; another process can begin anew
   "internal",
 ] as const;
 
