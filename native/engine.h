@@ -19,6 +19,8 @@
 namespace ringside {
 
 inline constexpr int kMaxThreads = 512;
+inline constexpr int kMaxDevices = 64;
+inline constexpr int64_t kMaxDeviceMemoryBytes = int64_t{1} << 50;
 
 // How keys and values of the softmax layers are kept: 2, 4 or 1 bytes each.
 enum class KvFormat : int32_t { kBF16 = 0, kF32 = 1, kQ8 = 2 };
@@ -30,6 +32,8 @@ struct LoadOptions {
   std::string isa;  // "": best of this machine
   int threads = 0;  // 0: physical cores
   KvFormat kv_format = KvFormat::kBF16;
+  int64_t device_memory_bytes = 0;  // the most that a model takes of a GPU's memory, its sessions included; 0: all free
+  int device_index = -1;            // of a GPU, from 0; -1: the one with most free memory
   SlopeForm slope_form = SlopeForm::kA;
   std::function<bool(float fraction)> progress;  // false: stop loading
 };

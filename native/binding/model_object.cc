@@ -42,6 +42,15 @@ Result<LoadOptions> to_load_options(Napi::Value value) {
   options.threads = static_cast<int>(threads);
   RS_TRY(options.slope_form, to_slope_form(member(object, "slopeForm")));
   RS_TRY(options.kv_format, to_kv_format(member(object, "kvFormat")));
+  const Napi::Value memory = member(object, "deviceMemoryBytes");
+  if (!memory.IsUndefined()) {
+    RS_TRY(options.device_memory_bytes, to_integer(memory, "deviceMemoryBytes", 0, kMaxDeviceMemoryBytes));
+  }
+  const Napi::Value device = member(object, "device");
+  if (!device.IsUndefined()) {
+    RS_TRY(const int64_t index, to_integer(device, "device", -1, kMaxDevices - 1));
+    options.device_index = static_cast<int>(index);
+  }
   // A path with a NUL would name another file than the caller sees.
   if (options.folder.find('\0') != std::string::npos) {
     return Error{ErrorKind::kArgumentInvalid, "folder", "a path without NUL",

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define RS_BACKEND_VERSION 2
+#define RS_BACKEND_VERSION 3
 #define RS_CHUNK_TOKENS 64 /* chunk n is the positions [64n, 64n+64) */
 #define RS_MAX_THREADS 512
 #define RS_PAGE_TOKENS 256 /* positions of one reference-counted KV page */
@@ -78,6 +78,11 @@ typedef struct rs_load_options {
   int32_t kv_format; /* rs_kv_format */
   void* progress_context;
   int32_t (*progress)(void* context, float fraction); /* non-zero: cancel */
+  /* Of backends with a device of their own; the others ignore both. The most of its memory that the model may use, its
+     sessions included, 0: what is free; and which device, counted from 0 as the driver does, -1: the one with most free
+     memory. */
+  int64_t device_memory_bytes;
+  int32_t device_index;
 } rs_load_options;
 
 typedef struct rs_memory_plan {

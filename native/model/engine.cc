@@ -42,6 +42,16 @@ Status check_options(const LoadOptions& options) {
     return Error{ErrorKind::kArgumentInvalid, "threads", "0.." + std::to_string(kMaxThreads),
                  std::to_string(options.threads)};
   }
+  if (options.device_memory_bytes < 0 || options.device_memory_bytes > kMaxDeviceMemoryBytes) {
+    return Error{ErrorKind::kArgumentInvalid, "deviceMemoryBytes",
+                 "0 (what is free).." + std::to_string(kMaxDeviceMemoryBytes),
+                 std::to_string(options.device_memory_bytes)};
+  }
+  if (options.device_index < -1 || options.device_index >= kMaxDevices) {
+    return Error{ErrorKind::kArgumentInvalid, "device",
+                 "-1 (the one with most free memory).." + std::to_string(kMaxDevices - 1),
+                 std::to_string(options.device_index)};
+  }
   return Unit{};
 }
 
@@ -118,8 +128,13 @@ Result<std::shared_ptr<LoadedModel>> LoadedModel::load(const LoadOptions& option
     return to_error(error);
   WeightLender lender(checkpoint);
   const rs_weight_source source = lender.source();
-  rs_load_options load_options{options.threads, options.isa.c_str(), static_cast<int32_t>(options.kv_format), nullptr,
-                               nullptr};
+  rs_load_options load_options{options.threads,
+                               options.isa.c_str(),
+                               static_cast<int32_t>(options.kv_format),
+                               nullptr,
+                               nullptr,
+                               options.device_memory_bytes,
+                               options.device_index};
   if (options.progress) {
     load_options.progress_context = const_cast<std::function<bool(float)>*>(&options.progress);
     load_options.progress = report_progress;

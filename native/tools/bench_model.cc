@@ -53,8 +53,8 @@ Result<std::unique_ptr<BenchModel>> load_bench_model(const BenchOptions& options
   const PlainConfig plain(*config);
   RandomWeights weights(*config, options.format, options.head_bits, options.group_columns);
   const rs_weight_source source = weights.source();
-  const rs_load_options load{static_cast<int32_t>(options.threads), options.isa.c_str(), options.kv_format, nullptr,
-                             nullptr};
+  const rs_load_options load{
+      static_cast<int32_t>(options.threads), options.isa.c_str(), options.kv_format, nullptr, nullptr, 0, -1};
   rs_model* handle = nullptr;
   rs_error error{};
   if (rs_cpu_backend()->load(plain.get(), &source, &load, &handle, &error) != 0) return to_error(error);

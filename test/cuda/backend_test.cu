@@ -37,7 +37,7 @@ struct Small {
                  const rs_backend* backend = rs_cuda_backend(), float bias = 1.0f)
       : random(11, format, group_columns, has_offsets), source(random) {
     source.bias = bias;
-    const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr};
+    const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
     rs_error error{};
     rs_model* handle = nullptr;
     const int32_t code = backend->load(shape.ready(), &source.table, &options, &handle, &error);
@@ -362,7 +362,7 @@ int64_t free_bytes() {
 // Everything that a session lives through. Stops at the first call that fails and says its kind; -1: none did.
 int32_t live(random_model::Shape& shape, small_model::Source& source, Bits& logits) {
   const rs_backend* backend = rs_cuda_backend();
-  const rs_load_options options{2, "", RS_KV_BF16, nullptr, nullptr};
+  const rs_load_options options{2, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
   const std::vector<int32_t> ids = random_model::tokens(5, 150, static_cast<int32_t>(kVocab));
   rs_error error{};
   rs_model* model = nullptr;
@@ -443,7 +443,7 @@ void bench(const char* name, rs_weight_format format) {
   const rs_backend* backend = rs_cuda_backend();
   random_model::Shape shape = mini_model::shape();
   const mini_model::Source source(format);
-  const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr};
+  const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
   rs_error error{};
   rs_model* model = nullptr;
   const double load_ms =

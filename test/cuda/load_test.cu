@@ -40,7 +40,7 @@ int64_t free_bytes() {
 Status admit_all(int64_t) { return Unit{}; }
 
 Status load(random_model::Shape& shape, const rs_weight_source& source, int threads, Weights& out) {
-  const rs_load_options options{threads, "", RS_KV_BF16, nullptr, nullptr};
+  const rs_load_options options{threads, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
   describe_model(*shape.ready(), out);
   return load_weights(source, options, threads, admit_all, out);
 }
@@ -193,7 +193,7 @@ TEST("loading stops when it is told to, and hears how far it is") {
   };
   Weights weights;
   describe_model(*shape.ready(), weights);
-  const rs_load_options options{1, "", RS_KV_BF16, &heard, listen};
+  const rs_load_options options{1, "", RS_KV_BF16, &heard, listen, 0, -1};
   const Status loaded = load_weights(source.table, options, 1, admit_all, weights);
   CHECK(!loaded.ok() && loaded.error().kind == ErrorKind::kCancelled);
   CHECK_EQ(heard.size(), size_t{3});

@@ -45,7 +45,7 @@ struct Nano {
     const PlainConfig plain(checkpoint->config());
     WeightLender lender(*checkpoint);
     const rs_weight_source source = lender.source();
-    const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr};
+    const rs_load_options options{0, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
     rs_error error{};
     if (backend.load(plain.get(), &source, &options, &model, &error) == 0) return;
     model = nullptr;

@@ -112,6 +112,13 @@ test("load: wrong arguments are refused by name", async () => {
     assert.equal((await argumentError(call({ ...options, [name]: {} }, ignore))).subject, name);
   }
   for (const threads of [-1, 1.5, NaN, Infinity, 1e9]) await argumentError(call({ ...options, threads }, ignore));
+  for (const device of [-2, 0.5, NaN, 64, "0"]) {
+    assert.equal((await argumentError(call({ ...options, device }, ignore))).subject, "device");
+  }
+  for (const deviceMemoryBytes of [-1, 0.5, Infinity, 2 ** 51, "8G"]) {
+    const error = await argumentError(call({ ...options, deviceMemoryBytes }, ignore));
+    assert.equal(error.subject, "deviceMemoryBytes");
+  }
   await argumentError(call({ ...options, slopeForm: "D" }, ignore));
   await argumentError(call({ ...options, backend: "gpu" }, ignore));
   await argumentError(call({ ...options, isa: "mmx" }, ignore));

@@ -73,7 +73,7 @@ class Model {
   Model(const rs_backend* backend, random_model::Shape& shape, random_model::Source& source, int32_t threads = 1,
         const char* isa = "", rs_kv_format kv_format = RS_KV_F32)
       : Model(backend, shape, nullptr) {
-    const rs_load_options options{threads, isa, kv_format, nullptr, nullptr};
+    const rs_load_options options{threads, isa, kv_format, nullptr, nullptr, 0, -1};
     rs_error error{};
     CHECK_EQ(backend->load(shape.ready(), &source.table, &options, &model_, &error), 0);
   }

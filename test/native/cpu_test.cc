@@ -401,7 +401,7 @@ TEST("bad arguments are refused by kind and leave the session alone") {
   refused({-1}, ErrorKind::kTokenOutOfRange);
 
   const auto load_refused = [&](int32_t threads, const char* isa, ErrorKind kind) {
-    const rs_load_options options{threads, isa, RS_KV_F32, nullptr, nullptr};
+    const rs_load_options options{threads, isa, RS_KV_F32, nullptr, nullptr, 0, -1};
     rs_model* loaded = nullptr;
     rs_error error{};
     CHECK_EQ(rs_cpu_backend()->load(shape.ready(), &source.table, &options, &loaded, &error), -1);
@@ -417,12 +417,18 @@ TEST("loading reports progress up to 1 and stops when told to") {
   random_model::Shape shape;
   random_model::Source source(19, RS_WEIGHT_BF16);
   float last = 0.0f;
-  rs_load_options options{1, "", RS_KV_F32, &last, [](void* context, float fraction) {
+  rs_load_options options{1,
+                          "",
+                          RS_KV_F32,
+                          &last,
+                          [](void* context, float fraction) {
                             float& before = *static_cast<float*>(context);
                             CHECK(fraction > before);
                             before = fraction;
                             return 0;
-                          }};
+                          },
+                          0,
+                          -1};
   rs_model* model = nullptr;
   rs_error error{};
   CHECK_EQ(rs_cpu_backend()->load(shape.ready(), &source.table, &options, &model, &error), 0);

@@ -59,7 +59,7 @@ std::string write_four_bits(const std::string& from, const std::string& to) {
 
 std::vector<float> logits_of(const rs_config& config, const rs_weight_source& source, int threads) {
   const rs_backend& table = *rs_cpu_backend();
-  const rs_load_options options{threads, "", RS_KV_BF16, nullptr, nullptr};
+  const rs_load_options options{threads, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
   rs_model* model = nullptr;
   rs_session* session = nullptr;
   rs_error error{};
@@ -187,7 +187,7 @@ TEST("load: whichever read fails, the error is one of its thread's, and all that
   for (int from = 0;; from += 7) {
     CountingSource source(lender.source());
     source.fails_from = from;
-    const rs_load_options options{3, "", RS_KV_BF16, nullptr, nullptr};
+    const rs_load_options options{3, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
     rs_model* model = nullptr;
     rs_error error{};
     const int32_t code = table.load(config.get(), &source.table, &options, &model, &error);
@@ -227,7 +227,7 @@ TEST("load: progress rises to 1 on the caller's thread, and a cancel at any poin
     CountingSource source(lender.source());
     Watch watch;
     watch.stop_at = stop_at;
-    const rs_load_options options{2, "", RS_KV_BF16, &watch, progress};
+    const rs_load_options options{2, "", RS_KV_BF16, &watch, progress, 0, -1};
     rs_model* model = nullptr;
     rs_error error{};
     const int32_t code = table.load(config.get(), &source.table, &options, &model, &error);

@@ -341,7 +341,7 @@ TEST("load: a format that nobody knows and a cancel are errors, not crashes") {
   random_model::Source source(1, RS_WEIGHT_BF16);
   rs_error error{};
   rs_model* model = nullptr;
-  rs_load_options cancelled{0, "", RS_KV_BF16, nullptr, [](void*, float) -> int32_t { return 1; }};
+  rs_load_options cancelled{0, "", RS_KV_BF16, nullptr, [](void*, float) -> int32_t { return 1; }, 0, -1};
   CHECK_EQ(table.load(shape.ready(), &source.table, &cancelled, &model, &error), -1);
   CHECK_EQ(error.kind, static_cast<int32_t>(ErrorKind::kCancelled));
 
