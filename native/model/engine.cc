@@ -103,7 +103,9 @@ Result<std::shared_ptr<Model>> LoadedModel::load(const LoadOptions& options) {
   if (cuda.ok()) {
     Result<std::shared_ptr<LoadedModel>> model = load(options, *cuda.value(), *checkpoint);
     if (model.ok()) return std::shared_ptr<Model>(std::move(model).value());
-    if (model.error().kind == ErrorKind::kCancelled) return model.error();
+    // After a lost device the process has to end; the next one may load the model on the processor.
+    const ErrorKind kind = model.error().kind;
+    if (kind == ErrorKind::kCancelled || kind == ErrorKind::kDeviceLost) return model.error();
     reason = model.error();
   } else {
     reason = cuda.error();

@@ -19,12 +19,13 @@ Measures prefill and decode on random weights of a shape, or on a checkpoint.
   --head 4|8           bits of the output matrix where the rest has 4 (default 8)
   --group N            columns that share a scale: 32, 64 or 128 (default)
   --model DIR          a checkpoint folder instead of random weights
+  --backend NAME       cpu (default) or cuda
   --kv NAME            keys and values in bf16 (default), f32 or q8
   --threads N          default: the physical cores
-  --prompt N           tokens read (default 512)
+  --prompt N,N,…       tokens read, a row each (default 512)
   --generate N         tokens generated (default 64)
   --depths N,N,…       tokens that stand before (default 0,4096)
-  --sequences N        also N sequences that generate together, as a ratio to one
+  --sequences N,N,…    also N sequences that generate together, as a ratio to one
   --reps N             repetitions (default 3)
   --isa NAME           an instruction set by name; default: the best of this machine
   --append             add the medians to docs/bench/<device>.csv
@@ -33,7 +34,8 @@ Measures prefill and decode on random weights of a shape, or on a checkpoint.
 ringside bench --append --peer FILE [--peer-note TEXT]
 
 Adds the rows of a result file of the side-by-side harness, with the peer's speed and the ratio; measures nothing.
-With --rows FILE instead, the rows that bench --json printed earlier.
+With --rows FILE instead, the rows that bench --json printed earlier, perhaps on another machine; --commit NAME says of
+which commit they are (default: the one that is checked out).
 
 ringside bench --align [--model DIR] [--text FILE] [--tokens N] [--kv NAME] [--isa NAME] [--threads N] [--json]
 
@@ -41,7 +43,8 @@ Compares chunked prefill, step decode and batched decode with the float64 refere
 first 256 of the README) and the same weights (default: the embedded model). Exit code 1 when the three differ in a bit.
 
 ringside bench --lookup --repo DIR --question TEXT [--question TEXT …] [--effort off|high] [--generate N] [--reps N]
-                        [--model DIR] [--kv NAME] [--isa NAME] [--threads N] [--json]
+                        [--model DIR] [--kv NAME] [--isa NAME] [--threads N] [--backend NAME] [--vram-limit SIZE]
+                        [--device N] [--json]
 
 Answers the questions with and without prompt lookup in turns, each in at most N tokens (default 256), and prints how much
 faster the tokens come with it. Exit code 1 when they are not the same.`;
@@ -64,6 +67,7 @@ const options = {
   peer: { type: "string" },
   rows: { type: "string" },
   "peer-note": { type: "string" },
+  commit: { type: "string" },
   align: { type: "boolean" },
   text: { type: "string" },
   tokens: { type: "string" },
@@ -71,6 +75,9 @@ const options = {
   repo: { type: "string" },
   question: { type: "string", multiple: true },
   effort: { type: "string" },
+  backend: { type: "string" },
+  "vram-limit": { type: "string" },
+  device: { type: "string" },
   json: { type: "boolean" },
 } as const;
 
@@ -85,7 +92,7 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
   if (peer !== undefined || file !== undefined) {
     if (values.append !== true) throw new UsageError("--peer and --rows give rows to add; say --append too.");
     if (peer !== undefined) await add(await readPeerRows(path.resolve(peer), values["peer-note"] ?? ""));
-    if (file !== undefined) await add(await readOwnRows(path.resolve(file)));
+    if (file !== undefined) await add(await readOwnRows(path.resolve(file)), values.commit);
     return 0;
   }
   const passedOn = arguments_.filter((argument) => argument !== "--append");
@@ -133,8 +140,8 @@ async function lookup(
   return report.identical ? 0 : 1;
 }
 
-async function add(rows: readonly BenchRow[]): Promise<void> {
-  const table = await appendToTable(rows);
+async function add(rows: readonly BenchRow[], measuredCommit?: string): Promise<void> {
+  const table = await appendToTable(rows, measuredCommit);
   process.stderr.write(`${String(rows.length)} rows added to ${table}\n`);
 }
 

@@ -1,6 +1,6 @@
 // The one description of what the native addon exports (native/binding/addon.cc). Nothing here throws: each failure is a value.
 import type { RingsideError } from "../protocol/errors";
-import type { LoadRequest, ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
+import type { ModelInfo, SamplerOptions, StopReason } from "../protocol/engine";
 
 export type NativeResult<T> =
   { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: RingsideError };
@@ -8,7 +8,12 @@ export type NativeResult<T> =
 export interface NativeAddon {
   /** Loads on a worker thread. onProgress gets 0..1. */
   loadModel(
-    options: Readonly<Record<Exclude<keyof LoadRequest, "threads">, string>> & { readonly threads: number },
+    options: Readonly<Record<"folder" | "backend" | "slopeForm" | "isa" | "kvFormat", string>> & {
+      readonly threads: number;
+      /** These two are LoadRequest's, and its "none" when they are absent. */
+      readonly deviceMemoryBytes?: number;
+      readonly device?: number;
+    },
     onProgress: (fraction: number) => void,
   ): Promise<NativeResult<NativeModel>>;
   /**

@@ -1,5 +1,6 @@
 // Owns: the engine as the rooms above see it: loading the model when it is needed, one reading or generation at a time, cancelling,
-// and the engine's state. Must never load native code itself, nor repeat a request that was lost with the process.
+// and the engine's state. Must never load native code itself, nor repeat a request that was lost with the process, unless it was
+// the GPU that was lost: a fault of our own would only kill the next process too.
 import type {
   EnginePort,
   EngineStatus,
@@ -17,6 +18,7 @@ import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
 import { maxTextsPerRequest } from "../protocol/validate";
 import type { Connection, InterimReply, Job, ResultOf } from "./connection";
+import { DeviceLosses, maxDeviceLosses } from "./deviceLosses";
 import { Supervisor } from "./supervisor";
 import type { EngineProcessOptions } from "./supervisor";
 
@@ -42,11 +44,14 @@ export function createEngineClient(options: EngineProcessOptions): EnginePort {
 class EngineClient implements EnginePort {
   readonly #supervisor: Supervisor;
   readonly #listeners = new Set<(status: EngineStatus) => void>();
-  #status: EngineStatus = { state: "stopped", model: null, error: null };
+  readonly #losses = new DeviceLosses();
+  #status: EngineStatus = { state: "stopped", model: null, error: null, deviceLoss: null };
   /** The model that requests are meant for; loaded again after a restart. */
   #wanted: LoadRequest | null = null;
   #loaded: { readonly request: LoadRequest; readonly connection: Connection; readonly info: ModelInfo } | null = null;
   #loading: Loading | null = null;
+  /** The last prompt that was read, and by which process: another one has to read it before it can generate. */
+  #read: { readonly prompt: Prompt; readonly connection: Connection } | null = null;
   #busy = false;
 
   constructor(options: EngineProcessOptions) {
@@ -72,10 +77,11 @@ class EngineClient implements EnginePort {
     if (!sameLoad(request, this.#wanted)) {
       if (this.#busy) throw failure("engine-busy", "load");
       this.#wanted = request;
-      this.#supervisor.forgive();
+      this.#read = null;
+      this.#forgive();
       await this.#abandonLoading();
     }
-    return (await this.#ready(request, options)).info;
+    return this.#surviving(async () => (await this.#ready(request, options)).info);
   }
 
   async unload(): Promise<void> {
@@ -83,6 +89,7 @@ class EngineClient implements EnginePort {
     const connection = this.#loaded?.connection;
     this.#wanted = null;
     this.#loaded = null;
+    this.#read = null;
     await this.#abandonLoading();
     if (connection?.alive === true) await connection.request({ type: "unload" }).result;
     this.#publish({ state: "stopped", model: null, error: null });
@@ -120,9 +127,11 @@ class EngineClient implements EnginePort {
     { onProgress, signal }: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal } = {},
   ): Promise<SyncDone> {
     return this.#alone("reading", async (ready) => {
-      const { sync } = await this.#call({ type: "sync", prompt }, signal, ready, (reply) => {
+      const { connection, result } = await this.#callOn({ type: "sync", prompt }, signal, ready, (reply) => {
         if (reply.type === "syncProgress") onProgress?.(reply.progress);
       });
+      const { sync } = result;
+      this.#read = { prompt, connection };
       const readTokens = sync.promptTokens - sync.reusedTokens;
       if (readTokens >= minMeasuredTokens && sync.milliseconds > 0) {
         this.#publish({ prefillTokensPerSecond: (readTokens * 1_000) / sync.milliseconds });
@@ -136,14 +145,15 @@ class EngineClient implements EnginePort {
     { onTokens, signal }: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },
   ): Promise<GenerateDone> {
     return this.#alone("generating", async (ready) => {
-      const { generate } = await this.#call(
-        { type: "generate", maxTokens, sampler, promptLookup },
-        signal,
-        ready,
-        (reply) => {
-          if (reply.type === "tokens") onTokens(reply.batch);
-        },
-      );
+      let isTold = false;
+      const job = { type: "generate", maxTokens, sampler, promptLookup } as const;
+      const onReply = (reply: InterimReply): void => {
+        if (reply.type !== "tokens") return;
+        isTold = true;
+        onTokens(reply.batch);
+      };
+      const mayRepeat = (): boolean => !isTold;
+      const { generate } = (await this.#callOn(job, signal, ready, onReply, mayRepeat)).result;
       const decodeMs = generate.milliseconds - generate.firstTokenMs;
       if (generate.tokens > 1 && decodeMs > 0) {
         this.#publish({ decodeTokensPerSecond: ((generate.tokens - 1) * 1_000) / decodeMs });
@@ -153,7 +163,7 @@ class EngineClient implements EnginePort {
   }
 
   async stop(): Promise<void> {
-    this.#supervisor.forgive();
+    this.#forgive();
     await this.#supervisor.stop();
     this.#loaded = null;
     this.#publish({ state: "stopped", model: null, error: null });
@@ -173,15 +183,49 @@ class EngineClient implements EnginePort {
     }
   }
 
-  async #call<const J extends Job>(
+  async #call<const J extends Job>(job: J, signal?: AbortSignal, onReady?: () => void): Promise<ResultOf<J>> {
+    return (await this.#callOn(job, signal, onReady)).result;
+  }
+
+  /** Also tells which process did it. */
+  async #callOn<const J extends Job>(
     job: J,
     signal?: AbortSignal,
     onReady?: () => void,
     onInterim?: (reply: InterimReply) => void,
+    mayRepeat = (): boolean => true,
+  ): Promise<{ readonly connection: Connection; readonly result: ResultOf<J> }> {
+    return this.#surviving(async () => {
+      const { connection } = await this.#ready(this.#wanted, signal === undefined ? {} : { signal });
+      if (isAborted(signal)) throw failure("cancelled");
+      onReady?.();
+      const read = this.#read;
+      if (job.type === "generate" && read !== null && read.connection !== connection) {
+        await this.#perform(connection, { type: "sync", prompt: read.prompt }, signal);
+        this.#read = { prompt: read.prompt, connection };
+      }
+      return { connection, result: await this.#perform(connection, job, signal, onInterim) };
+    }, mayRepeat);
+  }
+
+  /** Does again what was lost with a device: on the same one, then, where that is allowed, on the processor. */
+  async #surviving<T>(work: () => Promise<T>, mayRepeat = (): boolean => true): Promise<T> {
+    for (let losses = 0; ; losses += 1) {
+      try {
+        return await work();
+      } catch (cause) {
+        const isLost = cause instanceof RingsideFailure && cause.error.kind === "device-lost";
+        if (!isLost || losses >= maxDeviceLosses || !mayRepeat()) throw cause;
+      }
+    }
+  }
+
+  async #perform<const J extends Job>(
+    connection: Connection,
+    job: J,
+    signal?: AbortSignal,
+    onInterim?: (reply: InterimReply) => void,
   ): Promise<ResultOf<J>> {
-    const { connection } = await this.#ready(this.#wanted, signal === undefined ? {} : { signal });
-    if (isAborted(signal)) throw failure("cancelled");
-    onReady?.();
     const { id, result } = connection.request(job, onInterim);
     let timer: ReturnType<typeof setTimeout> | undefined;
     const onAbort = (): void => {
@@ -237,7 +281,7 @@ class EngineClient implements EnginePort {
     this.#loaded = null;
     this.#publish({ state: "loading", model: null, error: null });
     const listeners = new Set<(fraction: number) => void>();
-    const { result } = connection.request({ type: "load", load: request }, (reply) => {
+    const { result } = connection.request({ type: "load", load: this.#losses.requestFor(request) }, (reply) => {
       if (reply.type === "progress") for (const listener of listeners) listener(reply.fraction);
     });
     const finish = async (): Promise<ModelInfo> => {
@@ -287,7 +331,14 @@ class EngineClient implements EnginePort {
 
   #lost(error: RingsideError): void {
     this.#loaded = null;
-    this.#publish({ state: "failed", model: null, error });
+    if (error.kind === "device-lost") this.#losses.note(error, this.#wanted, performance.now());
+    this.#publish({ state: "failed", model: null, error, deviceLoss: this.#losses.told() });
+  }
+
+  #forgive(): void {
+    this.#supervisor.forgive();
+    this.#losses.forget();
+    this.#publish({ deviceLoss: null });
   }
 
   #publish(change: Partial<EngineStatus>): void {
@@ -309,7 +360,9 @@ function sameLoad(left: LoadRequest, right: LoadRequest | null): boolean {
     left.threads === right.threads &&
     left.slopeForm === right.slopeForm &&
     left.isa === right.isa &&
-    left.kvFormat === right.kvFormat
+    left.kvFormat === right.kvFormat &&
+    left.deviceMemoryBytes === right.deviceMemoryBytes &&
+    left.device === right.device
   );
 }
 

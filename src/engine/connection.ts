@@ -2,6 +2,7 @@
 // Must never restart anything: a connection that has ended stays ended.
 import type { ChildProcess } from "node:child_process";
 import type { Duplex } from "node:stream";
+import { deviceLostExitCode } from "../protocol/engine";
 import type { EngineReply, EngineRequest, EngineResult } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
@@ -20,9 +21,12 @@ interface Pending {
   readonly reject: (failure: RingsideFailure) => void;
 }
 
+/** A process that said that its device is lost is ended when it has not ended by itself by then. */
+const lostGraceMs = 2_000;
+
 export class Connection {
-  /** Resolves once the process has ended, with the reason when nobody asked for it. */
-  readonly ended: Promise<RingsideError | null>;
+  readonly #ended: Promise<void>;
+  readonly #onEnd: (connection: Connection, reason: RingsideError | null) => void;
   readonly #child: ChildProcess;
   readonly #stream: FrameStream;
   readonly #pending = new Map<number, Pending>();
@@ -32,8 +36,14 @@ export class Connection {
   #killedFor: RingsideError | null = null;
   #closing = false;
 
-  constructor(child: ChildProcess, stream: Duplex) {
+  /** `onEnd` is told once, before the requests that wait fail, with the reason when nobody asked for the end. */
+  constructor(
+    child: ChildProcess,
+    stream: Duplex,
+    onEnd: (connection: Connection, reason: RingsideError | null) => void,
+  ) {
     this.#child = child;
+    this.#onEnd = onEnd;
     this.#stream = new FrameStream(stream, {
       onValue: (value) => {
         this.#receive(parseEngineReply(value));
@@ -43,9 +53,11 @@ export class Connection {
         if (error !== null) this.kill(error);
       },
     });
-    this.ended = new Promise((resolve) => {
+    this.#ended = new Promise((resolve) => {
       child.once("exit", (code, signal) => {
-        resolve(this.#end(signal === null ? `exit code ${String(code)}` : `signal ${signal}`));
+        const how = signal === null ? `exit code ${String(code)}` : `signal ${signal}`;
+        this.#end(failure(code === deviceLostExitCode ? "device-lost" : "engine-died", "", "", how).error);
+        resolve();
       });
     });
   }
@@ -80,7 +92,7 @@ export class Connection {
     this.#closing = true;
     this.#stream.close();
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
-    await this.ended;
+    await this.#ended;
     clearTimeout(timer);
   }
 
@@ -96,6 +108,10 @@ export class Connection {
         pending.resolve(reply.result);
         return;
       case "failed":
+        if (reply.error.kind === "device-lost") {
+          this.#expectEnd(reply.error);
+          return;
+        }
         this.#pending.delete(reply.id);
         pending.reject(new RingsideFailure(reply.error));
         return;
@@ -104,12 +120,18 @@ export class Connection {
     }
   }
 
-  #end(how: string): RingsideError | null {
+  /** Its requests fail when the process has ended, so that whoever repeats one finds a new process. */
+  #expectEnd(reason: RingsideError): void {
+    this.#killedFor ??= reason;
+    setTimeout(() => this.#child.kill("SIGKILL"), lostGraceMs).unref();
+  }
+
+  #end(how: RingsideError): void {
     this.#alive = false;
-    const reason = this.#closing ? null : (this.#killedFor ?? failure("engine-died", "", "", how).error);
+    const reason = this.#closing ? null : (this.#killedFor ?? how);
+    this.#onEnd(this, reason);
     for (const { reject } of this.#pending.values()) reject(new RingsideFailure(reason ?? failure("cancelled").error));
     this.#pending.clear();
     this.#stream.close();
-    return reason;
   }
 }

@@ -65,6 +65,15 @@ export class FrameStream {
     });
   }
 
+  /** Resolves when what was sent has left this process, or cannot any more. Nothing may be sent afterwards. */
+  async flushed(): Promise<void> {
+    if (this.#closed) return;
+    await new Promise<void>((resolve) => {
+      this.#stream.once("close", resolve);
+      this.#stream.end(resolve);
+    });
+  }
+
   close(): void {
     this.#close(null);
   }

@@ -1,10 +1,10 @@
 // Owns: the engine host process: it reads requests from the stream its client holds, does them one after another, and replies.
 // The only file of the product that opens the native addon. Must never use the network, write a file or print a prompt; it
-// ends within one second after its client has gone.
+// ends within one second after its client has gone, and with a code of its own when its device is lost.
 import { Socket } from "node:net";
 import { setPriority } from "node:os";
 import type { EngineReply, EngineRequest, EngineResult } from "../protocol/engine";
-import { engineProtocolVersion } from "../protocol/engine";
+import { deviceLostExitCode, engineProtocolVersion } from "../protocol/engine";
 import type { RingsideError } from "../protocol/errors";
 import { failure, RingsideFailure } from "../protocol/errors";
 import { parseEngineRequest } from "../protocol/validate";
@@ -88,7 +88,9 @@ class Host {
         this.#succeed(job.id, result);
       } catch (cause) {
         this.#releaseTokens();
-        this.#fail(job.id, errorOf(cause));
+        const error = errorOf(cause);
+        this.#fail(job.id, error);
+        if (error.kind === "device-lost") return this.#endLost();
       }
       await this.#stream.room();
       this.#current = null;
@@ -162,8 +164,17 @@ class Host {
     this.#stream.send({ type: "failed", id, error } satisfies EngineReply);
   }
 
+  /** After a sticky error each further call on the device fails until the process ends, so it ends once the client is told. */
+  async #endLost(): Promise<void> {
+    this.#ending = true;
+    setTimeout(() => process.exit(deviceLostExitCode), lingerMs);
+    await this.#stream.flushed();
+    process.exit(deviceLostExitCode);
+  }
+
   /** The client has gone, or sent what is no frame: what runs is stopped, and the process ends even if it does not stop. */
   #end(): void {
+    if (this.#ending) return;
     this.#ending = true;
     if (this.#current === null) process.exit(0);
     this.#current.call.cancelled = true;

@@ -87,15 +87,16 @@ export class Supervisor {
     }
     const connection = await this.#spawn();
     this.#connection = connection;
-    void connection.ended.then((error) => {
-      if (this.#connection === connection) this.#connection = null;
-      if (error === null) return;
-      this.#endedBadly = true;
-      this.#log(`engine process ended: ${[error.kind, error.actual].join(" ")}`);
-      this.#onDeath(error);
-    });
     await this.#greet(connection);
     return connection;
+  }
+
+  #ended(connection: Connection, error: RingsideError | null): void {
+    if (this.#connection === connection) this.#connection = null;
+    if (error === null) return;
+    this.#endedBadly = true;
+    this.#log(`engine process ended: ${[error.kind, error.actual].join(" ")}`);
+    this.#onDeath(error);
   }
 
   async #spawn(): Promise<Connection> {
@@ -120,7 +121,9 @@ export class Supervisor {
     const stream = child.stdio[engineStreamDescriptor];
     if (!(stream instanceof Socket)) throw failure("internal", "engine process", "a stream", "none");
     this.#log(`engine process ${String(child.pid)} started`);
-    return new Connection(child, stream);
+    return new Connection(child, stream, (ended, error) => {
+      this.#ended(ended, error);
+    });
   }
 
   async #greet(connection: Connection): Promise<void> {

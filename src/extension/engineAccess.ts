@@ -47,7 +47,8 @@ export class EngineAccess implements Disposable {
   }
 
   loadRequest(folder = this.folderInUse): LoadRequest {
-    return { folder, backend: "auto", threads: readSettings().threads, slopeForm: "A", isa: "", kvFormat: "bf16" };
+    const { threads, kvFormat, gpuMemoryBytes: deviceMemoryBytes, gpuDevice: device } = readSettings();
+    return { folder, backend: "auto", threads, slopeForm: "A", isa: "", kvFormat, deviceMemoryBytes, device };
   }
 
   async load(folder: string, onProgress: (fraction: number) => void, signal: AbortSignal): Promise<void> {

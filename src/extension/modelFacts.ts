@@ -23,6 +23,19 @@ export function speedTexts({ prefillTokensPerSecond, decodeTokensPerSecond }: En
   ];
 }
 
+/** Empty: no GPU was lost. */
+export function lossTexts({ deviceLoss }: EngineStatus): string[] {
+  if (deviceLoss === null) return [];
+  if (deviceLoss.onProcessor)
+    return [
+      l10n.t(
+        "The GPU failed {0} times, so the model runs on the processor until you restart the engine",
+        deviceLoss.times,
+      ),
+    ];
+  return [l10n.t("The GPU failed and was started again")];
+}
+
 export function rounded(value: number): string {
   return Math.round(value).toLocaleString("en");
 }

@@ -7,7 +7,7 @@ import type { FolderFacts, ModelLibrary } from "../models/library";
 import { inspectModelFolder } from "../models/library";
 import type { ModelInfo } from "../protocol/engine";
 import type { EngineAccess } from "./engineAccess";
-import { backendText, bytesText, rounded, speedTexts, stateText, weightsText } from "./modelFacts";
+import { backendText, bytesText, lossTexts, rounded, speedTexts, stateText, weightsText } from "./modelFacts";
 import { errorOf, wordError } from "./words";
 import type { Disposable } from "./disposable";
 
@@ -91,13 +91,15 @@ export class ModelsTree implements TreeDataProvider<ModelNode>, Disposable {
     const failed = error === undefined ? [] : [fact(l10n.t("Why"), wordError(error), "error")];
     const model = this.#loaded(folder);
     if (model !== null) {
+      const status = this.#engine.port.status();
       return [
+        ...lossTexts(status).map((text) => fact(l10n.t("GPU"), text, "warning")),
         fact(l10n.t("Device"), model.device, "chip"),
         fact(l10n.t("Backend"), backendText(model), "gear"),
         fact(l10n.t("Weights"), weightsText(model), "server"),
         fact(l10n.t("State"), stateText(model), "database"),
         fact(l10n.t("Context"), l10n.t("{0} tokens", rounded(model.contextTokens)), "symbol-ruler"),
-        ...speedTexts(this.#engine.port.status()).map((text) => fact(l10n.t("Last measured"), text, "dashboard")),
+        ...speedTexts(status).map((text) => fact(l10n.t("Last measured"), text, "dashboard")),
       ];
     }
     try {

@@ -2,7 +2,7 @@
 import { l10n, MarkdownString, StatusBarAlignment, window } from "vscode";
 import type { EngineState, EngineStatus } from "../protocol/engine";
 import type { EngineAccess } from "./engineAccess";
-import { backendText, speedTexts, weightsText } from "./modelFacts";
+import { backendText, lossTexts, speedTexts, weightsText } from "./modelFacts";
 import { wordError } from "./words";
 import type { Disposable } from "./disposable";
 
@@ -49,7 +49,7 @@ function tooltip(status: EngineStatus): MarkdownString {
   text.appendText(words[state]());
   if (error !== null && state === "failed") text.appendText(`\n${wordError(error)}`);
   const facts = model === null ? [] : [model.device, backendText(model), weightsText(model)];
-  for (const fact of [...facts, ...speedTexts(status)]) text.appendText(`\n${fact}`);
+  for (const fact of [...lossTexts(status), ...facts, ...speedTexts(status)]) text.appendText(`\n${fact}`);
   const actions = [
     `[${l10n.t("Ask")}](command:ringside.ask)`,
     `[${l10n.t("Show Log")}](command:ringside.showLog)`,

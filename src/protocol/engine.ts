@@ -2,10 +2,17 @@
 // Imports nothing but this room. Every message is validated on arrival (validate.ts) and framed by frame.ts.
 import type { RingsideError } from "./errors";
 
-export const engineProtocolVersion = 2;
+export const engineProtocolVersion = 3;
+
+/** With this code the engine process ends when it lost its device: no further call on it could succeed ("device-lost"). */
+export const deviceLostExitCode = 86;
 
 /** As kMaxThreads in native/engine.h. */
 export const maxThreads = 512;
+
+/** As kMaxDevices and kMaxDeviceMemoryBytes in native/engine.h. */
+export const maxDevices = 64;
+export const maxDeviceMemoryBytes = 2 ** 50;
 
 /** The instruction sets with kernels of their own, as native/cpu/isa.h names them; which of them run is the machine's affair. */
 export const isaNames = [
@@ -56,6 +63,10 @@ export interface LoadRequest {
   /** "": the best of this machine. */
   readonly isa: IsaName | "";
   readonly kvFormat: KvFormat;
+  /** The most of a GPU's memory that the model may take, its sessions included; 0: what is free. */
+  readonly deviceMemoryBytes: number;
+  /** Number of the GPU as the driver counts, from 0; -1: the one with most free memory. */
+  readonly device: number;
 }
 
 export interface ModelInfo {
@@ -165,11 +176,22 @@ export type EngineResult =
   | { readonly of: "cancel" };
 
 export type EngineState = "stopped" | "starting" | "loading" | "ready" | "reading" | "generating" | "failed";
+/** What became of a GPU that stopped working. */
+export interface DeviceLoss {
+  readonly error: RingsideError;
+  /** Of late. */
+  readonly times: number;
+  /** The model is loaded on the processor from now on, because the GPU failed again. */
+  readonly onProcessor: boolean;
+}
+
 export interface EngineStatus {
   readonly state: EngineState;
   readonly model: ModelInfo | null;
   /** The last failure that left the engine in "failed" or "stopped". */
   readonly error: RingsideError | null;
+  /** Until the user restarts the engine or asks for another model. */
+  readonly deviceLoss: DeviceLoss | null;
   /** Last measured speeds, absent when never measured. */
   readonly prefillTokensPerSecond?: number;
   readonly decodeTokensPerSecond?: number;
@@ -178,7 +200,8 @@ export interface EngineStatus {
 /**
  * What the rooms above see of the engine (implemented by src/engine/client.ts). Every promise rejects with
  * RingsideFailure; an aborted signal rejects with kind "cancelled". load() is idempotent for equal options; the other calls
- * load the last given model when the process was restarted. One sync/generate runs at a time ("engine-busy").
+ * load the last given model when the process was restarted, and generate() reads the last prompt again. What was lost with a
+ * GPU is done again, except for a generation of which tokens were told. One sync/generate runs at a time ("engine-busy").
  */
 export interface EnginePort {
   status(): EngineStatus;

@@ -1,6 +1,14 @@
 // Owns: the validators of every frame between the engine's client and its host. What passes is trusted afterwards (house
 // invariant 3), what does not is a RingsideFailure "frame-invalid" that names the field.
-import { backendNames, deviceCharacters, isaNames, kvFormats, maxThreads } from "./engine";
+import {
+  backendNames,
+  deviceCharacters,
+  isaNames,
+  kvFormats,
+  maxDeviceMemoryBytes,
+  maxDevices,
+  maxThreads,
+} from "./engine";
 import type {
   EngineReply,
   EngineRequest,
@@ -52,6 +60,8 @@ const load: Check<LoadRequest> = object<LoadRequest>({
   slopeForm: choice(["A", "B", "C"]),
   isa: choice(["", ...isaNames]),
   kvFormat: choice(kvFormats),
+  deviceMemoryBytes: integer(0, maxDeviceMemoryBytes),
+  device: integer(-1, maxDevices - 1),
 });
 
 export const modelInfo: Check<ModelInfo> = object<ModelInfo>({

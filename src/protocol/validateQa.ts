@@ -3,7 +3,7 @@ import { modelInfo, ringsideError } from "./validate";
 import { choice, decimal, integer, list, nullable, object, optional, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
 import { deviceCharacters } from "./engine";
-import type { EngineState, EngineStatus } from "./engine";
+import type { DeviceLoss, EngineState, EngineStatus } from "./engine";
 import { doneReasons } from "./qa";
 import type {
   AnswerStats,
@@ -36,6 +36,7 @@ const engineStatus: Check<EngineStatus> = object<EngineStatus>({
   state: choice<EngineState>(engineStates),
   model: nullable(modelInfo),
   error: nullable(ringsideError),
+  deviceLoss: nullable(object<DeviceLoss>({ error: ringsideError, times: count, onProcessor: truth })),
   prefillTokensPerSecond: optional(speed),
   decodeTokensPerSecond: optional(speed),
 });

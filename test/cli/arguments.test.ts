@@ -46,7 +46,16 @@ test("a load request has the embedded model and the machine's defaults when noth
   assert.match(request.folder, /media.nano$/);
   assert.deepEqual(
     { ...request, folder: "" },
-    { folder: "", backend: "auto", threads: 0, slopeForm: "A", isa: "", kvFormat: "bf16" },
+    {
+      folder: "",
+      backend: "auto",
+      threads: 0,
+      slopeForm: "A",
+      isa: "",
+      kvFormat: "bf16",
+      deviceMemoryBytes: 0,
+      device: -1,
+    },
   );
   assert.equal(loadRequest({ kv: "q8" }).kvFormat, "q8");
   assert.equal(loadRequest({ isa: "amx" }).isa, "amx");
@@ -57,4 +66,18 @@ test("a load request has the embedded model and the machine's defaults when noth
   assert.equal(loadRequest({ backend: "cuda" }).backend, "cuda");
   assert.throws(() => loadRequest({ backend: "gpu" }), UsageError);
   assert.throws(() => loadRequest({ threads: "0" }), UsageError);
+});
+
+test("the memory and the number of a GPU are read with their units and limits", () => {
+  const limit = (value: string): number => loadRequest({ "vram-limit": value }).deviceMemoryBytes;
+  assert.equal(limit("8G"), 8 * 2 ** 30);
+  assert.equal(limit("8gb"), 8 * 2 ** 30);
+  assert.equal(limit("7.5GiB"), 7.5 * 2 ** 30);
+  assert.equal(limit("7500M"), 7_500 * 2 ** 20);
+  for (const value of ["", "8", "G", "-8G", "8T", "63M", "0G", "8 G", "1e3G", "9999999999G", "8G0"]) {
+    assert.throws(() => limit(value), UsageError, value);
+  }
+  assert.throws(() => limit("8"), /from 64M to 1048576G, such as 8G or 7500M, not "8"/);
+  assert.equal(loadRequest({ device: "1" }).device, 1);
+  for (const value of ["-1", "64", "x"]) assert.throws(() => loadRequest({ device: value }), UsageError, value);
 });

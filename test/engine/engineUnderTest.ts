@@ -15,6 +15,9 @@ const builtAddon = path.join(root, "dist", "native", "ringside.node");
 const shippedNano = path.join(root, "media", "nano");
 /** RINGSIDE_ADDON names an addon built elsewhere, for work on the engine; NANO_DIR the nano model while the checkout lacks its own. */
 export const addonPath = process.env["RINGSIDE_ADDON"] ?? builtAddon;
+/** Where the native tests' own libraries lie. */
+export const nativeBuild =
+  process.env["RINGSIDE_ADDON"] === undefined ? path.join(root, "build", "native") : path.dirname(addonPath);
 export const nanoFolder = existsSync(shippedNano) ? shippedNano : (process.env["NANO_DIR"] ?? shippedNano);
 
 const scratch = mkdtempSync(path.join(tmpdir(), "ringside-engine-test-"));

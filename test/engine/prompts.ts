@@ -2,7 +2,17 @@
 import type { LoadRequest, Prompt } from "../../src/protocol/engine";
 
 export function loadRequest(folder: string, changes: Partial<LoadRequest> = {}): LoadRequest {
-  return { folder, backend: "cpu", threads: 2, slopeForm: "A", isa: "", kvFormat: "bf16", ...changes };
+  return {
+    folder,
+    backend: "cpu",
+    threads: 2,
+    slopeForm: "A",
+    isa: "",
+    kvFormat: "bf16",
+    deviceMemoryBytes: 0,
+    device: -1,
+    ...changes,
+  };
 }
 
 /** A repository's base of about `baseCharacters` characters and a question after it. */

@@ -26,13 +26,20 @@ const info = {
   kvBytesPerToken: 1,
 };
 
+const load = {
+  folder: "/m",
+  backend: "auto",
+  threads: 0,
+  slopeForm: "A",
+  isa: "",
+  kvFormat: "bf16",
+  deviceMemoryBytes: 0,
+  device: 0,
+} as const;
+
 const requests: readonly EngineRequest[] = [
   { type: "hello", id: 1, version: 1 },
-  {
-    type: "load",
-    id: 1,
-    load: { folder: "/m", backend: "auto", threads: 0, slopeForm: "A", isa: "", kvFormat: "bf16" },
-  },
+  { type: "load", id: 1, load },
   { type: "unload", id: 1 },
   { type: "count", id: 1, texts: ["a", ""] },
   { type: "tokenize", id: 1, texts: ["a"], special: true },
@@ -103,7 +110,7 @@ function withLeaf(message: unknown, path: Path, leaf: unknown): unknown {
 }
 
 /** Numbers that may be below zero, or as large as a float or a count of bytes. */
-const signed = new Set(["logprobs", "last"]);
+const signed = new Set(["logprobs", "last", "device"]);
 const large = new Set(["last", "stateNorms"]);
 
 const directions = [
@@ -151,11 +158,10 @@ test("integers refuse fractions and values just outside their range", () => {
   const outside: readonly unknown[] = [
     { type: "hello", id: 0, version: 1 },
     { type: "hello", id: 1.5, version: 1 },
-    {
-      type: "load",
-      id: 1,
-      load: { folder: "/m", backend: "auto", threads: 1_025, slopeForm: "A", isa: "", kvFormat: "bf16" },
-    },
+    { type: "load", id: 1, load: { ...load, threads: 1_025 } },
+    { type: "load", id: 1, load: { ...load, deviceMemoryBytes: 2 ** 50 + 1 } },
+    { type: "load", id: 1, load: { ...load, device: -2 } },
+    { type: "load", id: 1, load: { ...load, device: 64 } },
     { type: "generate", id: 1, maxTokens: 0, sampler, promptLookup: true },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 0 }, promptLookup: true },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, topP: 1.01 }, promptLookup: true },

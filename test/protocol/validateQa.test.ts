@@ -70,14 +70,18 @@ const events: readonly AskEvent[] = [
 const toPage: readonly ToQaPage[] = [
   ...events.map((event): ToQaPage => ({ type: "event", turn: 3, event })),
   { type: "event", turn: 3, event: { type: "failed", error }, failureMessage: "The context is full." },
-  { type: "engine", engine: { state: "failed", model: null, error, decodeTokensPerSecond: 12.5 } },
+  { type: "engine", engine: { state: "failed", model: null, error, deviceLoss: null, decodeTokensPerSecond: 12.5 } },
+  {
+    type: "engine",
+    engine: { state: "ready", model: null, error: null, deviceLoss: { error, times: 2, onProcessor: true } },
+  },
   { type: "focusQuestion" },
   { type: "focusQuestion", text: "Explain this" },
   {
     type: "state",
     state: {
       workspace: "ready",
-      engine: { state: "ready", model: null, error: null },
+      engine: { state: "ready", model: null, error: null, deviceLoss: null },
       coverage: plan,
       scope: ["src"],
       suggestions: ["Where is `x`?"],

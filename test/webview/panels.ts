@@ -6,7 +6,7 @@ export const startMs = 1_700_000_000_000;
 
 export const readyPanel: PanelState = {
   workspace: "ready",
-  engine: { state: "ready", model: null, error: null },
+  engine: { state: "ready", model: null, error: null, deviceLoss: null },
   coverage: { budgetTokens: 29_000, readFiles: 41, totalFiles: 620, readTokens: 28_114 },
   scope: [],
   suggestions: ["Where is `createEngineClient` defined?", "What does `planContext` do?", "Show the code of `wordHits`"],

@@ -22,6 +22,7 @@ export class QaPage {
   readonly #turns = element("div", { class: "turns" });
   readonly #welcome = element("div");
   readonly #coverage = element("span", { class: "coverage-text" });
+  readonly #notice = element("div", { class: "notice", role: "status" });
   readonly #announcer = element("div", { class: "unseen", role: "status" });
   readonly #toEnd: HTMLElement;
   readonly #composer: Composer;
@@ -103,7 +104,7 @@ export class QaPage {
         linkButton(strings.showFiles, () => this.#post({ type: "showFiles" })),
       ),
     );
-    return element("footer", {}, this.#toEnd, coverage, this.#composer.element);
+    return element("footer", {}, this.#toEnd, this.#notice, coverage, this.#composer.element);
   }
 
   #draw(): void {
@@ -117,6 +118,7 @@ export class QaPage {
       shown.workspace !== workspace ||
       shown.suggestions !== suggestions;
     if (welcomeChanged) this.#drawWelcome();
+    if (shown?.engine.deviceLoss?.onProcessor !== this.#state.engine.deviceLoss?.onProcessor) this.#drawNotice();
     this.#drawTurns();
     const folders = scope.length === 0 ? "" : ` ${strings.scope(scope)}`;
     setText(this.#coverage, coverage === null ? strings.nothingRead : strings.coverage(coverage) + folders);
@@ -141,6 +143,16 @@ export class QaPage {
       ask: (text) => this.#ask(text),
     });
     this.#welcome.replaceChildren(...(isShown ? [welcome] : []));
+  }
+
+  /** What the user has to know of the engine while nothing has failed. */
+  #drawNotice(): void {
+    const isShown = this.#state.engine.deviceLoss?.onProcessor === true;
+    show(this.#notice, isShown);
+    const restart = (): void => this.#post({ type: "restartEngine" });
+    this.#notice.replaceChildren(
+      ...(isShown ? [element("span", {}, strings.onProcessor), linkButton(strings.restartEngine, restart)] : []),
+    );
   }
 
   #drawTurns(): void {

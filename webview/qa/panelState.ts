@@ -4,7 +4,7 @@ import { applyEvent } from "../../src/protocol/turn";
 
 export const emptyPanel: PanelState = {
   workspace: "ready",
-  engine: { state: "stopped", model: null, error: null },
+  engine: { state: "stopped", model: null, error: null, deviceLoss: null },
   coverage: null,
   scope: [],
   suggestions: [],

@@ -104,6 +104,7 @@ export const strings = {
   repetition: "The model began to repeat itself, so it was stopped.",
   contextFull: "The model's context is full. Start a new conversation, or choose fewer folders.",
   restartEngine: "Restart engine",
+  onProcessor: "The GPU failed again, so the model runs on the processor now. Restart the engine to try the GPU again.",
   showLog: "Show log",
 
   reused: (reusedTokens: number, promptTokens: number): string => `${percent(reusedTokens, promptTokens)} remembered`,
