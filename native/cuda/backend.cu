@@ -25,8 +25,9 @@ Loaded& loaded_of(const Session& session) { return *static_cast<Loaded*>(const_c
 constexpr int kLoaderThreads = 16;  // more than a bus can be fed by
 
 Status check_kv_format(int32_t format) {
-  if (format == RS_KV_BF16) return Unit{};
-  return Error{ErrorKind::kArgumentInvalid, "key-value format", "0 (bf16) on a GPU", std::to_string(format)};
+  if (format == RS_KV_BF16 || format == RS_KV_Q8) return Unit{};
+  return Error{ErrorKind::kArgumentInvalid, "key-value format", "0 (bf16) or 2 (8 bits) on a GPU",
+               std::to_string(format)};
 }
 
 int64_t workspace_bytes(const DeviceModel& model, int64_t rows) {
@@ -46,6 +47,7 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
     RS_CHECK(check_shape(*config));
     Weights weights;
     describe_model(*config, weights);
+    weights.model.kv_format = static_cast<rs_kv_format>(kv_format);
     const MemoryPlan plan = plan_sessions(weights.model);
     out->weight_bytes = planned_weight_bytes(weights.model, format, group_columns);
     out->state_bytes = plan.state_bytes + plan.open_rows_bytes;
@@ -89,6 +91,7 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   const int available = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kLoaderThreads);
   loaded.threads = options.threads == 0 ? available : options.threads;
   describe_model(config, loaded.weights);
+  loaded.weights.model.kv_format = static_cast<rs_kv_format>(options.kv_format);
   MemoryPlan plan = plan_sessions(loaded.model());
   int64_t slab_rows = 0;
   const auto admit = [&](int64_t bytes) -> Status {

@@ -22,8 +22,7 @@ MemoryPlan plan_sessions(const DeviceModel& model) {
   MemoryPlan plan;
   plan.state_bytes = heads * kHeadDim * kHeadDim * kFloat;
   plan.open_rows_bytes = 2 * heads * kChunkTokens * kHeadDim * kFloat;
-  plan.page_bytes = int64_t{model.softmax_layers} * model.config.kv_heads * 2 * page_part_values() *
-                    static_cast<int64_t>(sizeof(bf16));
+  plan.page_bytes = int64_t{model.softmax_layers} * model.config.kv_heads * 2 * page_part_bytes(model.kv_format);
   plan.context_pages = (model.config.context_tokens + kPageTokens - 1) / kPageTokens;
   return plan;
 }

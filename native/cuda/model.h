@@ -53,24 +53,30 @@ struct DeviceModel {
   int32_t kv_width;  // kv_heads * 128
   int32_t linear_layers, softmax_layers;
   int32_t has_shared;
-  const float* inv_freq;    // device, [rotary_dim / 2]
-  DeviceMatrix embedding;   // [vocab_rows, hidden]
-  const float* final_norm;  // [hidden]
-  DeviceMatrix lm_head;     // [vocab_rows, hidden]
+  rs_kv_format kv_format = RS_KV_BF16;  // of its sessions; never f32
+  const float* inv_freq;                // device, [rotary_dim / 2]
+  DeviceMatrix embedding;               // [vocab_rows, hidden]
+  const float* final_norm;              // [hidden]
+  DeviceMatrix lm_head;                 // [vocab_rows, hidden]
   std::vector<DeviceLayer> layers;
 };
 
 // What a session remembers (house rule 3a). S: fp32, at the last chunk boundary. The open chunk's rows of k and v are
 // after norm and rotation, in fp32; q's scale of 128^-0.5 is applied to q, never to k. A page holds 256 positions of
-// all softmax layers: [layer, kv head, keys then values, position, 128] in bf16.
+// all softmax layers: [layer, kv head, keys then values, position, 128] in bf16, or as codes of 8 bits, where 256 fp32
+// scales, one for each position, follow the keys and the values of a head.
 struct SessionView {
-  float* s;            // [linear layers, heads, 128 (k), 128 (v)]
-  float* open_k;       // [linear layers, heads, 64, 128]
-  float* open_v;       // the same
-  bf16* const* pages;  // device array of page pointers, one for each 256 positions up to position + rows
-  int64_t position;    // tokens held before this call
+  float* s;               // [linear layers, heads, 128 (k), 128 (v)]
+  float* open_k;          // [linear layers, heads, 64, 128]
+  float* open_v;          // the same
+  uint8_t* const* pages;  // device array of page pointers, one for each 256 positions up to position + rows
+  int64_t position;       // tokens held before this call
 };
 
-inline constexpr int64_t page_part_values() { return kPageTokens * kHeadDim; }
+// Numbers, and bytes, of the keys or of the values of one head in a page.
+RS_HOST_DEVICE constexpr int64_t page_part_values() { return kPageTokens * kHeadDim; }
+RS_HOST_DEVICE constexpr int64_t page_part_bytes(rs_kv_format format) {
+  return format == RS_KV_Q8 ? page_part_values() + kPageTokens * 4 : page_part_values() * 2;
+}
 
 }  // namespace ringside::cuda

@@ -55,7 +55,7 @@ SessionPools::SessionPools(const DeviceModel& of, const MemoryPlan& plan)
       states(plan.state_bytes, 0),
       open_rows(plan.open_rows_bytes, 0),
       pages(plan.page_bytes, std::min(kPageBlockBytes, plan.context_pages * plan.page_bytes)),
-      tables(plan.context_pages * static_cast<int64_t>(sizeof(bf16*)), kSmallBlockBytes) {}
+      tables(plan.context_pages * static_cast<int64_t>(sizeof(uint8_t*)), kSmallBlockBytes) {}
 
 Result<LinearState> LinearState::take(SessionPools& pools, const Stream& stream) {
   LinearState state;
@@ -70,7 +70,7 @@ SessionView Session::view(const LinearState& of) const {
   view.s = reinterpret_cast<float*>(of.s.get());
   view.open_k = open;
   view.open_v = open == nullptr ? nullptr : open + open_values(pools->model);
-  view.pages = reinterpret_cast<bf16* const*>(table.get());
+  view.pages = reinterpret_cast<uint8_t* const*>(table.get());
   view.position = position;
   return view;
 }

@@ -26,6 +26,7 @@ constexpr float kEps = 1e-6f;
 
 struct Shape {
   int heads = 2, kv_heads = 1, rotary = 64, silu = 0, layers = 1, layer = 0;
+  rs_kv_format kv = RS_KV_BF16;
 };
 
 // One layer of a model, as far as attention sees it.
@@ -297,28 +298,35 @@ TEST("linear attention: ends of slabs change no bit") {
 struct Softmax : Fixture {
   std::vector<bf16> qkv;
   int stride;
-  DeviceBuffer<bf16> device_qkv, pool;
-  DeviceBuffer<uint8_t> scratch;
-  DeviceBuffer<bf16*> pages;
-  std::vector<bf16*> page_list;
-  int64_t page_values;
+  DeviceBuffer<bf16> device_qkv;
+  DeviceBuffer<uint8_t> scratch, pool;
+  DeviceBuffer<uint8_t*> pages;
+  std::vector<uint8_t*> page_list;
+  int64_t part_bytes;
 
   Softmax(const Shape& s, int64_t tokens, int rows, uint32_t seed)
       : Fixture(s, seed), stride((s.heads + 2 * s.kv_heads) * kDim + 8) {
-    model.softmax_layers = s.layers;
+    model.softmax_layers = s.layers, model.kv_format = s.kv;
+    model.config.context_tokens = static_cast<int32_t>(tokens);
     qkv = random_bf16(static_cast<size_t>(rows) * stride, seed + 7, 1.5f);
     device_qkv = DeviceBuffer<bf16>(qkv);
     scratch = DeviceBuffer<uint8_t>(static_cast<size_t>(read_attention_scratch_bytes(model, rows)));
     const int64_t count = (tokens + kPageTokens - 1) / kPageTokens;
-    page_values = static_cast<int64_t>(s.layers) * s.kv_heads * 2 * page_part_values();
-    pool = DeviceBuffer<bf16>(static_cast<size_t>(count * page_values));
+    part_bytes = page_part_bytes(s.kv);
+    const int64_t page_bytes = static_cast<int64_t>(s.layers) * s.kv_heads * 2 * part_bytes;
+    pool = DeviceBuffer<uint8_t>(static_cast<size_t>(count * page_bytes));
     // Pages of a session lie anywhere.
-    for (int64_t i = 0; i < count; ++i) page_list.push_back(pool.get() + (count - 1 - i) * page_values);
-    pages = DeviceBuffer<bf16*>(page_list);
+    for (int64_t i = 0; i < count; ++i) page_list.push_back(pool.get() + (count - 1 - i) * page_bytes);
+    pages = DeviceBuffer<uint8_t*>(page_list);
   }
-  int64_t part_at(int kv_head, int is_value) const {
-    return ((shape.layer * shape.kv_heads + kv_head) * 2 + is_value) * page_part_values();
+  bool has_codes() const { return shape.kv == RS_KV_Q8; }
+  // Where the pool has the key or the value of a position; `scale`: its scale.
+  int64_t row_at(int64_t position, int kv_head, int is_value, bool scale = false) const {
+    const int64_t slot = position % kPageTokens, part = (shape.layer * shape.kv_heads + kv_head) * 2 + is_value;
+    return page_list[static_cast<size_t>(position / kPageTokens)] - pool.get() + part * part_bytes +
+           (scale ? page_part_values() + 4 * slot : slot * row_bytes());
   }
+  int64_t row_bytes() const { return has_codes() ? kDim : 2 * kDim; }
   // The kernel of this card, or the one of every card with the queries that the call left in scratch.
   std::vector<bf16> run(int64_t position, int first, int rows, bool portable) {
     DeviceBuffer<bf16> mixed(static_cast<size_t>(rows) * width());
@@ -336,44 +344,57 @@ struct Softmax : Fixture {
     const SessionView session{nullptr, nullptr, nullptr, pages.get(), position};
     return {&model, &layer, from, stride, rows, session, scratch.get()};
   }
+  // Of codes the flash kernels read a copy as bf16, which the call before left in scratch, behind its table.
   FlashCall flash_call(int64_t position, int rows, bf16* mixed) const {
+    const size_t table_at = (static_cast<size_t>(rows) * width() * sizeof(bf16) + 255) / 256 * 256;
     return {.queries = reinterpret_cast<const bf16*>(scratch.get()),
             .mixed = mixed,
-            .pages = pages.get(),
-            .layer_at = shape.layer * shape.kv_heads * 2 * page_part_values(),
+            .pages = has_codes() ? reinterpret_cast<bf16* const*>(scratch.get() + table_at)
+                                 : reinterpret_cast<bf16* const*>(pages.get()),
+            .layer_at = has_codes() ? 0 : shape.layer * shape.kv_heads * 2 * page_part_values(),
             .position = static_cast<int>(position),
             .rows = rows,
             .heads = shape.heads,
             .kv_heads = shape.kv_heads};
   }
   // Key or value of a position, from the pages.
-  std::vector<float> held(const std::vector<bf16>& all, int64_t position, int kv_head, int is_value) const {
-    const bf16* row = all.data() + (page_list[static_cast<size_t>(position / kPageTokens)] - pool.get()) +
-                      part_at(kv_head, is_value) + position % kPageTokens * kDim;
+  std::vector<float> held(const std::vector<uint8_t>& all, int64_t position, int kv_head, int is_value) const {
+    const uint8_t* row = &all[static_cast<size_t>(row_at(position, kv_head, is_value))];
     std::vector<float> out(kDim);
-    for (int i = 0; i < kDim; ++i) out[i] = from_bf16(row[i]);
+    if (has_codes()) {
+      float scale = 0.0f;
+      std::memcpy(&scale, &all[static_cast<size_t>(row_at(position, kv_head, is_value, true))], 4);
+      for (int i = 0; i < kDim; ++i) out[i] = static_cast<float>(static_cast<int8_t>(row[i])) * scale;
+    } else {
+      for (int i = 0; i < kDim; ++i) out[i] = from_bf16(reinterpret_cast<const bf16*>(row)[i]);
+    }
     return out;
   }
 };
 
 // Random keys and values for the positions before `position`, of this layer alone.
 void fill_pages(Softmax& f, int64_t position, uint32_t seed) {
-  std::vector<bf16> all = f.pool.download();
+  std::vector<uint8_t> all = f.pool.download();
   std::mt19937 random(seed);
-  std::vector<bf16> values = random_bf16(1 << 16, seed);
+  const std::vector<bf16> values = random_bf16(1 << 16, seed);
   for (int64_t p = 0; p < position; ++p)
     for (int part = 0; part < 2 * f.shape.kv_heads; ++part) {
-      bf16* row = all.data() + (f.page_list[static_cast<size_t>(p / kPageTokens)] - f.pool.get()) +
-                  f.part_at(part / 2, part % 2) + p % kPageTokens * kDim;
+      uint8_t* row = &all[static_cast<size_t>(f.row_at(p, part / 2, part % 2))];
       const bf16* from = values.data() + random() % ((1 << 16) - kDim);
-      for (int i = 0; i < kDim; ++i) row[i] = from[i];
+      if (!f.has_codes()) {
+        std::memcpy(row, from, kDim * sizeof(bf16));
+        continue;
+      }
+      const float scale = 0.02f + 0.01f * static_cast<float>(random() % 3);
+      std::memcpy(&all[static_cast<size_t>(f.row_at(p, part / 2, part % 2, true))], &scale, 4);
+      for (int i = 0; i < kDim; ++i) row[i] = static_cast<uint8_t>(static_cast<int8_t>(from_bf16(from[i]) * 28.0f));
     }
   f.pool.upload(all);
 }
 
 // From keys and values as the pages hold them after the call; that those are right is checked beside.
 std::vector<double> softmax_reference(const Softmax& f, int64_t position, int rows, double& key_error) {
-  const std::vector<bf16> all = f.pool.download();
+  const std::vector<uint8_t> all = f.pool.download();
   const int group = f.shape.heads / f.shape.kv_heads;
   std::vector<double> out(static_cast<size_t>(rows) * f.width());
   double off = 0.0, size = 0.0;
@@ -414,23 +435,27 @@ std::vector<double> softmax_reference(const Softmax& f, int64_t position, int ro
 void check_softmax(const Shape& shape, int64_t position, int rows, uint32_t seed) {
   Softmax f(shape, position + rows, rows, seed);
   fill_pages(f, position, seed + 3);
-  const std::vector<bf16> before = f.pool.download();
+  const std::vector<uint8_t> before = f.pool.download();
   const std::vector<bf16> mixed = f.run(position, 0, rows, false), portable = f.run(position, 0, rows, true);
   double key_error = 0.0;
   const std::vector<double> want = softmax_reference(f, position, rows, key_error);
   const double error = relative_error(mixed, want), portable_error = relative_error(portable, want);
-  std::printf("  position %lld rows %d heads %d / %d: o %.2e, with mma.sync %.2e, keys %.2e\n",
-              static_cast<long long>(position), rows, shape.heads, shape.kv_heads, error, portable_error, key_error);
+  std::printf("  %s, position %lld rows %d heads %d / %d: o %.2e, with mma.sync %.2e, keys %.2e\n",
+              f.has_codes() ? "8 bits" : "bf16", static_cast<long long>(position), rows, shape.heads, shape.kv_heads,
+              error, portable_error, key_error);
   CHECK(error < 6e-3);
   CHECK(portable_error < 6e-3);
-  CHECK(key_error < 3e-3);
+  // Half a step of 1 / 127 of the largest of 128 numbers, or of bf16.
+  CHECK(key_error < (f.has_codes() ? 1e-2 : 3e-3));
   // Nothing but the rows' keys and values of this layer was written.
-  std::vector<bf16> after = f.pool.download();
+  std::vector<uint8_t> after = f.pool.download();
+  const auto take_back = [&](int64_t at, int64_t bytes) {
+    std::copy(before.begin() + at, before.begin() + at + bytes, after.begin() + at);
+  };
   for (int64_t p = position; p < position + rows; ++p)
     for (int part = 0; part < 2 * shape.kv_heads; ++part) {
-      const int64_t at = f.page_list[static_cast<size_t>(p / kPageTokens)] - f.pool.get() +
-                         f.part_at(part / 2, part % 2) + p % kPageTokens * kDim;
-      std::copy(before.begin() + at, before.begin() + at + kDim, after.begin() + at);
+      take_back(f.row_at(p, part / 2, part % 2), f.row_bytes());
+      if (f.has_codes()) take_back(f.row_at(p, part / 2, part % 2, true), 4);
     }
   CHECK(same_bits(before, after));
 }
@@ -438,7 +463,9 @@ void check_softmax(const Shape& shape, int64_t position, int rows, uint32_t seed
 TEST("softmax attention is the softmax, over odd numbers of rows and keys") {
   uint32_t seed = 500;
   for (const int rows : {1, 2, 7, 31, 63, 64, 65, 130, 200, 333})
-    for (const int64_t position : {0, 1, 63, 200}) check_softmax({.heads = 4}, position, rows, seed += 31);
+    for (const int64_t position : {0, 1, 63, 200})
+      for (const rs_kv_format kv : {RS_KV_BF16, RS_KV_Q8})
+        check_softmax({.heads = 4, .kv = kv}, position, rows, seed += 31);
 }
 
 TEST("softmax attention with other heads, rotations and layers") {
@@ -447,21 +474,24 @@ TEST("softmax attention with other heads, rotations and layers") {
   check_softmax({.heads = 4, .kv_heads = 4, .layers = 2, .layer = 1}, 5, 290, 3);
   check_softmax({.heads = 6, .kv_heads = 2, .rotary = 16, .layers = 3, .layer = 1}, 256, 129, 4);
   check_softmax({.heads = 32, .kv_heads = 2}, 20, 77, 5);
+  check_softmax({.heads = 6, .kv_heads = 2, .rotary = 16, .layers = 3, .layer = 1, .kv = RS_KV_Q8}, 256, 129, 6);
 }
 
 TEST("softmax attention at far positions") {
   check_softmax({.heads = 4}, 65611, 20, 11);
   check_softmax({.heads = 2}, 131000, 9, 12);
+  check_softmax({.heads = 4, .kv = RS_KV_Q8}, 65611, 20, 13);
 }
 
 TEST("softmax attention: ends of slabs change no bit") {
-  for (const bool portable : {false, true}) {
+  for (const int round : {0, 1, 2}) {
+    const bool portable = round == 1;
     const int kv_heads = portable ? 1 : 3;
     constexpr int kRows = 700;
-    const Shape shape{.heads = 2 * kv_heads, .kv_heads = kv_heads};
+    const Shape shape{.heads = 2 * kv_heads, .kv_heads = kv_heads, .kv = round == 2 ? RS_KV_Q8 : RS_KV_BF16};
     Softmax whole(shape, kRows, kRows, 9);
     const std::vector<bf16> mixed = whole.run(0, 0, kRows, portable);
-    const std::vector<bf16> held = whole.pool.download();
+    const std::vector<uint8_t> held = whole.pool.download();
     const std::vector<std::vector<int>> splits = {{1, 699}, {63, 1, 1, 635}, {64, 636}, {200, 7, 121, 372}, {650, 50}};
     for (const std::vector<int>& split : splits) {
       Softmax f(shape, kRows, kRows, 9);
@@ -480,7 +510,8 @@ TEST("softmax attention: ends of slabs change no bit") {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-// Keys and values as norms leave them: of about 1.
+// Keys and values as norms leave them, of about 1, in pages of bf16; where they hold codes, the same bits as codes and
+// as scales do for a timing.
 __global__ void random_numbers(bf16* out, size_t count) {
   for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count;
        i += static_cast<size_t>(gridDim.x) * blockDim.x) {
@@ -504,16 +535,21 @@ TEST("--bench") {
       std::printf("  linear, %d heads, %d rows: %.3f ms\n", heads, rows, ms);
     }
   }
-  for (const int64_t position : {0, 28672, 126976}) {
+  struct Timing {
+    int64_t position;
+    rs_kv_format kv;
+  };
+  for (const auto [position, kv] :
+       {Timing{0, RS_KV_BF16}, Timing{28672, RS_KV_BF16}, Timing{126976, RS_KV_BF16}, Timing{126976, RS_KV_Q8}}) {
     constexpr int kRows = 4096;
-    Softmax f({.heads = 16, .kv_heads = 4}, position + kRows, kRows, 1);
-    random_numbers<<<1024, 256>>>(f.pool.get(), f.pool.count());
+    Softmax f({.heads = 16, .kv_heads = 4, .kv = kv}, position + kRows, kRows, 1);
+    random_numbers<<<1024, 256>>>(reinterpret_cast<bf16*>(f.pool.get()), f.pool.count() / 2);
     DeviceBuffer<bf16> mixed(static_cast<size_t>(kRows) * f.width());
     const ReadAttention call = f.attention_call(position, 0, kRows);
     const double tflop = 4.0 * 128 * 16 * kRows * (position + kRows / 2.0) * 1e-12;
     const auto print = [&](const char* name, double ms) {
-      std::printf("  %s, %d rows to %lld keys: %.3f ms, %.0f TFLOP/s\n", name, kRows,
-                  static_cast<long long>(position + kRows), ms, tflop / ms * 1e3);
+      std::printf("  %s, %d rows to %lld keys%s: %.3f ms, %.0f TFLOP/s\n", name, kRows,
+                  static_cast<long long>(position + kRows), f.has_codes() ? " of 8 bits" : "", ms, tflop / ms * 1e3);
     };
     print("softmax", median_ms(20, [&](int) { (void)read_softmax_attention(call, mixed.get(), nullptr); }));
     const FlashCall flash = f.flash_call(position, kRows, mixed.get());

@@ -15,6 +15,7 @@ struct StepFormat {
   int group_columns = 64;
   bool offsets = false;
   bool fine_router = false;  // weights of more than bf16
+  rs_kv_format kv = RS_KV_BF16;
 };
 
 inline double round_bf16(double v) { return from_bf16(to_bf16(static_cast<float>(v))); }
@@ -37,7 +38,34 @@ struct HostLayer {
 struct HostSession {
   int64_t position = 0;
   std::vector<float> s, open_k, open_v;
-  std::vector<std::vector<bf16>> pages;
+  std::vector<std::vector<uint8_t>> pages;
+};
+
+// Keys or values of one head in a page.
+struct PagePart {
+  rs_kv_format format;
+  uint8_t* bytes;
+
+  float* scales() const { return reinterpret_cast<float*>(bytes + page_part_values()); }
+  float at(int64_t slot, int channel) const {
+    const int64_t i = slot * 128 + channel;
+    return format == RS_KV_Q8 ? static_cast<float>(static_cast<int8_t>(bytes[i])) * scales()[slot]
+                              : from_bf16(reinterpret_cast<const bf16*>(bytes)[i]);
+  }
+  void put(int64_t slot, const std::vector<double>& row) const {
+    double largest = 0.0;
+    for (double v : row) largest = std::max(largest, std::abs(v));
+    if (format == RS_KV_Q8) scales()[slot] = static_cast<float>(largest / 127.0);
+    for (int a = 0; a < 128; a++) {
+      const int64_t i = slot * 128 + a;
+      if (format == RS_KV_Q8) {
+        bytes[i] =
+            static_cast<uint8_t>(static_cast<int8_t>(largest > 0.0 ? std::nearbyint(row[a] * 127.0 / largest) : 0.0));
+      } else {
+        reinterpret_cast<bf16*>(bytes)[i] = to_bf16(static_cast<float>(row[a]));
+      }
+    }
+  }
 };
 
 class StepModel {
@@ -45,7 +73,7 @@ class StepModel {
   StepModel(const rs_config& config, const StepFormat& format, uint32_t seed) : config_(config), format_(format) {
     model_.config = config;
     model_.width = config.heads * 128, model_.kv_width = config.kv_heads * 128;
-    model_.has_shared = config.shared_width > 0;
+    model_.has_shared = config.shared_width > 0, model_.kv_format = format.kv;
     for (int j = 0; j < config.rotary_dim / 2; j++) {
       inv_freq_.push_back(static_cast<float>(std::pow(1e6, -2.0 * j / config.rotary_dim)));
     }
@@ -73,14 +101,34 @@ class StepModel {
       if (static_cast<int64_t>(i % 64) < position % 64) continue;
       std::fill_n(&h.open_k[i * 128], 128, poison), std::fill_n(&h.open_v[i * 128], 128, poison);
     }
+    const int parts = model_.softmax_layers * config_.kv_heads * 2;
     for (int64_t p = 0; p < pages; p++) {
-      h.pages.push_back(random_bf16(static_cast<size_t>(model_.softmax_layers) * config_.kv_heads * 2 * 256 * 128,
-                                    seed + 3 + static_cast<uint32_t>(p)));
-      for (size_t i = 0; i < h.pages.back().size(); i++) {
-        if (p * 256 + static_cast<int64_t>(i / 128 % 256) >= position) h.pages.back()[i] = to_bf16(poison);
+      h.pages.emplace_back(static_cast<size_t>(parts * page_part_bytes(format_.kv)));
+      const std::vector<bf16> values =
+          random_bf16(static_cast<size_t>(parts) * 256 * 128, seed + 3 + static_cast<uint32_t>(p));
+      for (int part = 0; part < parts; part++) {
+        for (int64_t slot = 0; slot < 256; slot++) {
+          const bf16* from = &values[static_cast<size_t>((part * 256 + slot) * 128)];
+          const bool is_there = p * 256 + slot < position;
+          const PagePart to = part_of(h.pages.back(), part);
+          to.put(slot, is_there ? std::vector<double>(from, from + 128) : std::vector<double>(128, poison));
+          if (!is_there && format_.kv == RS_KV_Q8) to.scales()[slot] = poison;
+        }
       }
     }
     return h;
+  }
+
+  PagePart part_of(std::vector<uint8_t>& page, int64_t part) const {
+    return {format_.kv, &page[static_cast<size_t>(part * page_part_bytes(format_.kv))]};
+  }
+  // All numbers of a page.
+  std::vector<float> page_numbers(std::vector<uint8_t> page) const {
+    std::vector<float> out;
+    for (int part = 0; part < model_.softmax_layers * config_.kv_heads * 2; part++) {
+      for (int i = 0; i < 256 * 128; i++) out.push_back(part_of(page, part).at(i / 128, i % 128));
+    }
+    return out;
   }
 
   // How near the last step came to another choice of experts: a rounding may then lead to other experts, rightly.
@@ -181,10 +229,15 @@ class StepModel {
   }
 
   static std::vector<double> multiply(const HostMatrix& m, const std::vector<double>& x) {
+    constexpr int kSums = 8;  // one alone would wait for each addition; columns come in 128s
     std::vector<double> y(static_cast<size_t>(m.rows));
     for (int r = 0; r < m.rows; r++) {
       const double* w = &m.values[static_cast<size_t>(r) * m.columns];
-      for (int c = 0; c < m.columns; c++) y[r] += w[c] * x[c];
+      double sums[kSums] = {};
+      for (int c = 0; c < m.columns; c += kSums) {
+        for (int i = 0; i < kSums; i++) sums[i] += w[c + i] * x[c + i];
+      }
+      for (const double sum : sums) y[r] += sum;
     }
     return y;
   }
@@ -251,23 +304,26 @@ class StepModel {
         open_v[i * 128 + a] = static_cast<float>(qkv[2 * width + head * 128 + a]);
       }
       double* out = &o[head * 128];
+      double decay[65];  // exp(-s n)
+      for (int n = 0; n <= 64; n++) decay[n] = std::exp(-slope * n);
       for (int a = 0; a < 128; a++) {
-        for (int b = 0; b < 128; b++) out[b] += std::exp(-slope * (i + 1)) * q[a] * s[a * 128 + b] / std::sqrt(128.0);
+        const double factor = decay[i + 1] * q[a] / std::sqrt(128.0);
+        for (int b = 0; b < 128; b++) out[b] += factor * s[a * 128 + b];
       }
       for (int64_t j = 0; j <= i; j++) {
         double dot = 0.0;
         for (int a = 0; a < 128; a++) dot += q[a] * open_k[j * 128 + a] / std::sqrt(128.0);
-        for (int b = 0; b < 128; b++) out[b] += std::exp(-slope * (i - j)) * dot * open_v[j * 128 + b];
+        for (int b = 0; b < 128; b++) out[b] += decay[i - j] * dot * open_v[j * 128 + b];
       }
       if (i < 63) continue;
       for (int a = 0; a < 128; a++) {
-        for (int b = 0; b < 128; b++) {
-          double sum = std::exp(-64.0 * slope) * s[a * 128 + b];
-          for (int j = 0; j < 64; j++) {
-            sum += std::exp(-slope * (63 - j)) * open_k[j * 128 + a] * static_cast<double>(open_v[j * 128 + b]);
-          }
-          s[a * 128 + b] = static_cast<float>(sum);
+        double row[128];
+        for (int b = 0; b < 128; b++) row[b] = decay[64] * s[a * 128 + b];
+        for (int j = 0; j < 64; j++) {
+          const double factor = decay[63 - j] * open_k[j * 128 + a];
+          for (int b = 0; b < 128; b++) row[b] += factor * open_v[j * 128 + b];
         }
+        for (int b = 0; b < 128; b++) s[a * 128 + b] = static_cast<float>(row[b]);
       }
     }
     return o;
@@ -275,16 +331,14 @@ class StepModel {
 
   std::vector<double> attend_pages(const HostLayer& layer, HostSession& session, const std::vector<double>& qkv) const {
     const int64_t position = session.position;
-    const auto row = [&](int64_t at, int kv_head, int part) {
-      return &session.pages[static_cast<size_t>(at / 256)][static_cast<size_t>(
-          (((static_cast<int64_t>(layer.kind_index) * config_.kv_heads + kv_head) * 2 + part) * 256 + at % 256) * 128)];
+    const auto part_at = [&](int64_t at, int kv_head, int part) {
+      return part_of(session.pages[static_cast<size_t>(at / 256)],
+                     (static_cast<int64_t>(layer.kind_index) * config_.kv_heads + kv_head) * 2 + part);
     };
     for (int head = 0; head < config_.kv_heads; head++) {
-      const std::vector<double> k = turned(&qkv[model_.width + head * 128], layer.key_norm, position);
-      for (int a = 0; a < 128; a++) {
-        row(position, head, 0)[a] = to_bf16(static_cast<float>(k[a]));
-        row(position, head, 1)[a] = to_bf16(static_cast<float>(qkv[model_.width + model_.kv_width + head * 128 + a]));
-      }
+      const double *k = &qkv[model_.width + head * 128], *v = k + model_.kv_width;
+      part_at(position, head, 0).put(position % 256, turned(k, layer.key_norm, position));
+      part_at(position, head, 1).put(position % 256, {v, v + 128});
     }
     std::vector<double> o(static_cast<size_t>(model_.width));
     for (int head = 0; head < config_.heads; head++) {
@@ -294,13 +348,15 @@ class StepModel {
       double largest = -1e300, sum = 0.0;
       for (int64_t t = 0; t <= position; t++) {
         double dot = 0.0;
-        for (int a = 0; a < 128; a++) dot += q[a] * from_bf16(row(t, kv_head, 0)[a]);
+        const PagePart keys = part_at(t, kv_head, 0);
+        for (int a = 0; a < 128; a++) dot += q[a] * keys.at(t % 256, a);
         score.push_back(dot);
         largest = std::max(largest, dot);
       }
       for (double& v : score) sum += v = std::exp2(v - largest);
       for (int64_t t = 0; t <= position; t++) {
-        for (int a = 0; a < 128; a++) o[head * 128 + a] += score[t] / sum * from_bf16(row(t, kv_head, 1)[a]);
+        const PagePart values = part_at(t, kv_head, 1);
+        for (int a = 0; a < 128; a++) o[head * 128 + a] += score[t] / sum * values.at(t % 256, a);
       }
     }
     return o;
@@ -388,17 +444,17 @@ class StepModel {
 // A session's memory on the device.
 struct DeviceSession {
   explicit DeviceSession(const HostSession& h) : s(h.s), next_s(h.s.size()), open_k(h.open_k), open_v(h.open_v) {
-    std::vector<bf16*> pointers;
+    std::vector<uint8_t*> pointers;
     for (const auto& page : h.pages) {
       pages.emplace_back(page);
       pointers.push_back(pages.back().get());
     }
-    table = DeviceBuffer<bf16*>(pointers);
+    table = DeviceBuffer<uint8_t*>(pointers);
     view = {s.get(), open_k.get(), open_v.get(), table.get(), h.position};
   }
   DeviceBuffer<float> s, next_s, open_k, open_v;
-  std::vector<DeviceBuffer<bf16>> pages;
-  DeviceBuffer<bf16*> table;
+  std::vector<DeviceBuffer<uint8_t>> pages;
+  DeviceBuffer<uint8_t*> table;
   SessionView view;
 };
 

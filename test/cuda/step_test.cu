@@ -129,8 +129,7 @@ void check_step(StepPath& path, const StepModel& model, const std::vector<Part>&
     };
     collect(device.open_k.download(), session.open_k);
     collect(device.open_v.download(), session.open_v);
-    const std::vector<bf16> page = device.pages.back().download(), want_page = session.pages.back();
-    collect({page.begin(), page.end()}, {want_page.begin(), want_page.end()});
+    collect(model.page_numbers(device.pages.back().download()), model.page_numbers(session.pages.back()));
     worse(worst_memory, relative_error(got_rows, want_rows));
   }
   std::printf("  %s, %zu rows (%zu clear) of %zu sessions: logits %.2e, memory %.2e\n", name, row, clear_rows,
@@ -171,6 +170,12 @@ TEST("steps of a small model, every format, against double") {
   }
 }
 
+TEST("steps of a small model with keys and values of 8 bits") {
+  const StepModel model(small_config(), {MatrixFormat::kQ8, 64, false, false, RS_KV_Q8}, 3);
+  const PathPointer path = make_path(model);
+  for (const std::vector<Part>& parts : layouts()) check_step(*path, model, parts, "8-bit keys");
+}
+
 TEST("steps of other small models: silu of linear layers, no shared expert, no bias, one head group") {
   rs_config c = small_config();
   c.linear_silu = 1, c.shared_width = 0, c.expert_bias = 0, c.experts = 16, c.heads = 4, c.kv_heads = 4,
@@ -195,8 +200,10 @@ TEST("steps of two layers of the mini shape") {
 }
 
 TEST("a row's bits are the same alone and among others") {
-  for (const bool wide : {false, true}) {
-    const StepModel model(wide ? wide_config() : small_config(), {MatrixFormat::kQ8, 64, false, false}, 9);
+  for (const int round : {0, 1, 2}) {
+    const bool wide = round == 1;
+    const rs_kv_format kv = round == 2 ? RS_KV_Q8 : RS_KV_BF16;
+    const StepModel model(wide ? wide_config() : small_config(), {MatrixFormat::kQ8, 64, false, false, kv}, 9);
     const PathPointer path = make_path(model);
     const std::vector<Part> parts = {{56, 8}, {300, 3}, {250, 6}, {1, 1}, {700, 4}};
     const std::vector<HostSession> sessions = host_sessions(model, parts);
@@ -256,7 +263,8 @@ __global__ void random_bf16_kernel(bf16* out, size_t count, uint32_t seed, float
 
 class MiniModel {
  public:
-  MiniModel(MatrixFormat format, int group_columns) : format_(format), group_(group_columns) {
+  MiniModel(MatrixFormat format, int group_columns, rs_kv_format kv) : format_(format), group_(group_columns) {
+    model.kv_format = kv;
     rs_config& c = model.config;
     c = small_config();
     c.vocab_rows = 157184, c.hidden = 2048, c.layers = 20, c.group = 5, c.heads = 16, c.kv_heads = 4;
@@ -321,22 +329,24 @@ class MiniModel {
 };
 
 struct BenchSession {
-  BenchSession(int64_t position, uint32_t seed)
+  BenchSession(int64_t position, uint32_t seed, rs_kv_format kv)
       : s(16 * 16 * 16384), next_s(s.count()), open_k(16 * 16 * 8192), open_v(open_k.count()) {
     random_floats_kernel<<<256, 256>>>(s.get(), s.count(), seed, -1.0f, 1.0f);
     random_floats_kernel<<<256, 256>>>(open_k.get(), open_k.count(), seed + 1, -1.0f, 1.0f);
     random_floats_kernel<<<256, 256>>>(open_v.get(), open_v.count(), seed + 2, -1.0f, 1.0f);
-    const size_t page = 4 * 4 * 2 * 256 * 128, count = static_cast<size_t>(position / 256 + 1);
-    pages = DeviceBuffer<bf16>(page * count);
-    random_bf16_kernel<<<1024, 256>>>(pages.get(), pages.count(), seed + 3, 1.0f);
-    std::vector<bf16*> pointers;
+    const size_t page = static_cast<size_t>(4 * 4 * 2 * page_part_bytes(kv));
+    const size_t count = static_cast<size_t>(position / 256 + 1);
+    pages = DeviceBuffer<uint8_t>(page * count);
+    // As codes and scales such bits are numbers of about 100: for a timing they do.
+    random_bf16_kernel<<<1024, 256>>>(reinterpret_cast<bf16*>(pages.get()), pages.count() / 2, seed + 3, 1.0f);
+    std::vector<uint8_t*> pointers;
     for (size_t i = 0; i < count; i++) pointers.push_back(pages.get() + i * page);
-    table = DeviceBuffer<bf16*>(pointers);
+    table = DeviceBuffer<uint8_t*>(pointers);
     view = {s.get(), open_k.get(), open_v.get(), table.get(), position};
   }
   DeviceBuffer<float> s, next_s, open_k, open_v;
-  DeviceBuffer<bf16> pages;
-  DeviceBuffer<bf16*> table;
+  DeviceBuffer<uint8_t> pages;
+  DeviceBuffer<uint8_t*> table;
   SessionView view;
 };
 
@@ -390,7 +400,7 @@ void bench(const char* name, const MiniModel& mini, int rows, int64_t depth, boo
   std::vector<StepPart> parts;
   std::vector<int32_t> tokens;
   for (int i = 0; i < (draft ? 1 : rows); i++) {
-    sessions.push_back(std::make_unique<BenchSession>(depth + 30, static_cast<uint32_t>(i)));
+    sessions.push_back(std::make_unique<BenchSession>(depth + 30, static_cast<uint32_t>(i), mini.model.kv_format));
     parts.push_back({sessions.back()->view, i, draft ? rows : 1, nullptr});
   }
   for (int i = 0; i < rows; i++) tokens.push_back(i * 1001 + 5);
@@ -402,7 +412,8 @@ void bench(const char* name, const MiniModel& mini, int rows, int64_t depth, boo
                    nullptr)
               .ok());
   });
-  const double kv = 8192.0 * static_cast<double>(depth + 30) * (draft ? 1 : rows);
+  const double kv_token = 4.0 * 4 * 2 * static_cast<double>(page_part_bytes(mini.model.kv_format)) / 256;
+  const double kv = kv_token * static_cast<double>(depth + 30) * (draft ? 1 : rows);
   const double bytes = mini.token_bytes() + kv + 2.5e7 * static_cast<double>(sessions.size());
   std::printf("  %s, %d row%s%s, depth %lld: %.1f us, %.0f tok/s", name, rows, rows == 1 ? "" : "s",
               draft ? " of a draft" : "", static_cast<long long>(depth), ms * 1e3, rows / ms * 1e3);
@@ -416,7 +427,7 @@ void bench(const char* name, const MiniModel& mini, int rows, int64_t depth, boo
 TEST("--bench steps of the mini shape") {
   if (!bench_asked()) return;
   for (const bool eight : {true, false}) {
-    const MiniModel mini(eight ? MatrixFormat::kQ8 : MatrixFormat::kQ4, 64);
+    const MiniModel mini(eight ? MatrixFormat::kQ8 : MatrixFormat::kQ4, 64, RS_KV_BF16);
     const char* name = eight ? "8-bit" : "4-bit";
     bench(name, mini, 1, 0, false, true);
     bench(name, mini, 1, 4096, false, false);
@@ -425,6 +436,17 @@ TEST("--bench steps of the mini shape") {
     bench(name, mini, 8, 4096, true, false);
     bench(name, mini, 8, 4096, false, false);
     bench(name, mini, 32, 1024, false, false);
+  }
+}
+
+TEST("--bench keys and values at depth") {
+  if (!bench_asked()) return;
+  for (const rs_kv_format kv : {RS_KV_BF16, RS_KV_Q8}) {
+    const MiniModel mini(MatrixFormat::kQ8, 64, kv);
+    const char* name = kv == RS_KV_Q8 ? "8-bit, keys of 8 bits" : "8-bit, keys of bf16";
+    for (const int64_t depth : {0, 4096, 32768, 131072}) bench(name, mini, 1, depth, false, depth != 4096);
+    bench(name, mini, 8, 32768, true, false);
+    bench(name, mini, 8, 32768, false, false);
   }
 }
 

@@ -54,6 +54,43 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// 2^x; below the normal numbers it is 0, which is what a weight so small is worth.
+__device__ __forceinline__ float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// How a row of keys or values becomes codes of 8 bits: code = x * inverse, to the nearest; x = code * scale.
+struct KvScale {
+  float scale, inverse;
+};
+// Magnitudes order as their bits do, infinity and NaN last.
+__device__ __forceinline__ uint32_t magnitude_bits(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+// Of a position's key and value, by their largest magnitudes. A position that is no number becomes, as on the CPU, a
+// key of NaN and a value of zero, which reaches exactly the rows that may see it.
+__device__ __forceinline__ void kv_scales(uint32_t largest_key, uint32_t largest_value, KvScale& key, KvScale& value) {
+  if (max(largest_key, largest_value) >= 0x7f800000u) {
+    key = {__uint_as_float(0x7fc00000u), 0.0f}, value = {0.0f, 0.0f};
+    return;
+  }
+  const auto of = [](float largest) { return KvScale{largest / 127.0f, largest > 1e-36f ? 127.0f / largest : 0.0f}; };
+  key = of(__uint_as_float(largest_key)), value = of(__uint_as_float(largest_value));
+}
+__device__ __forceinline__ uint32_t kv_code(float x, const KvScale& scale) {
+  return static_cast<uint32_t>(__float2int_rn(x * scale.inverse)) & 0xffu;  // of NaN it is 0
+}
+__device__ __forceinline__ uint32_t kv_codes(const float4& x, const KvScale& scale) {
+  return kv_code(x.x, scale) | kv_code(x.y, scale) << 8 | kv_code(x.z, scale) << 16 | kv_code(x.w, scale) << 24;
+}
+// Scales of the 256 positions, behind the codes of a page's part.
+__device__ __forceinline__ float* kv_page_scales(uint8_t* part) {
+  return reinterpret_cast<float*>(part + page_part_values());
+}
+__device__ __forceinline__ const float* kv_page_scales(const uint8_t* part) {
+  return reinterpret_cast<const float*>(part + page_part_values());
+}
+
 __device__ __forceinline__ float low_half(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_half(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 

@@ -26,13 +26,6 @@ inline constexpr int kBlockRows = 128;
 
 inline constexpr float kInfinity = __builtin_huge_valf();
 
-// 2^x; below the normal numbers it is 0, which is what a weight so small is worth.
-__device__ __forceinline__ float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // The rows of a block and the tokens they belong to.
 struct BlockRows {
   int group, tokens, first_token, kv_head;

@@ -14,7 +14,7 @@ namespace {
 // With a smaller ring the inputs of products had better lie in L2. They then want the rest as L1: a longer ring than
 // this would gain less than their rows coming from there.
 constexpr int64_t kMinRingBytes = 80 * 1024;
-constexpr int64_t kLargestPieceBytes = 2 * kBlockPositions * kHeadDim * 2;  // keys and values of half a page
+constexpr int64_t kLargestPieceBytes = 2 * kStageCodeBytes;  // codes, scales and offsets
 
 int32_t inner_columns(const DeviceModel& model) {
   const rs_config& c = model.config;
@@ -53,8 +53,8 @@ bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 // What the kernel's layout of lanes cannot do.
 Status check_model(const DeviceModel& model) {
   const rs_config& c = model.config;
-  if (c.heads % c.kv_heads != 0 || c.heads / c.kv_heads > kUnitQueries) {
-    return refused("heads of a key-value head", "at most " + std::to_string(kUnitQueries), c.heads / c.kv_heads);
+  if (c.heads % c.kv_heads != 0 || c.heads / c.kv_heads > kMaxHeadsOfKv) {
+    return refused("heads of a key-value head", "at most " + std::to_string(kMaxHeadsOfKv), c.heads / c.kv_heads);
   }
   if (c.norm_groups > 32) return refused("norm groups", "at most 32", c.norm_groups);
   if (c.experts == 0) return Unit{};
@@ -80,6 +80,7 @@ void describe(const DeviceModel& model, StepShape& shape) {
   shape.has_shared = model.has_shared, shape.vocab_rows = c.vocab_rows, shape.norm_groups = c.norm_groups;
   shape.rotary_half = c.rotary_dim / 2, shape.linear_silu = c.linear_silu;
   shape.inner_columns = inner_columns(model), shape.x_columns = input_columns(model);
+  shape.kv_format = model.kv_format;
   shape.eps = c.rms_eps, shape.routed_scale = c.routed_scale;
   shape.embedding = model.embedding, shape.lm_head = model.lm_head;
   shape.final_norm = model.final_norm, shape.inv_freq = model.inv_freq;
@@ -105,7 +106,7 @@ class StepPath {
 
  private:
   Result<int64_t> describe_call(const StepPart* parts, int64_t part_count, StepCall& call) const;
-  Status make_room(int64_t rows, int64_t pages, cudaStream_t stream);
+  Status make_room(int64_t rows, int64_t splits, cudaStream_t stream);
   int64_t scratch_bytes(const StepCall& call, bool shared) const;
 
   const DeviceModel& model_;
@@ -153,8 +154,7 @@ Result<int64_t> StepPath::describe_call(const StepPart* parts, int64_t part_coun
       return refused("rows of a part", "1.." + std::to_string(left) + ", to the end of the chunk", part.rows);
     }
     rows += part.rows;
-    const int64_t pages = (part.session.position + part.rows - 1) / kPageTokens + 1;
-    call.pages = std::max(call.pages, static_cast<int32_t>(pages));
+    call.splits = std::max(call.splits, split_count(part.session.position));
     call.parts[p] = part;
   }
   if (rows > kStepRows) return refused("rows of a step", "at most " + std::to_string(kStepRows), rows);
@@ -163,9 +163,9 @@ Result<int64_t> StepPath::describe_call(const StepPart* parts, int64_t part_coun
   return rows;
 }
 
-// Partial results of pages grow with the longest context; twice what is needed, so that this is rare.
-Status StepPath::make_room(int64_t rows, int64_t pages, cudaStream_t stream) {
-  const int64_t slots = rows * model_.config.heads * pages;
+// Partial results of splits grow with the longest context; twice what is needed, so that this is rare.
+Status StepPath::make_room(int64_t rows, int64_t splits, cudaStream_t stream) {
+  const int64_t slots = rows * model_.config.heads * splits;
   if (slots <= partial_slots_) return Unit{};
   RS_CUDA(cudaStreamSynchronize(stream));  // a step under way may use the old ones
   partial_slots_ = 0;
@@ -191,7 +191,7 @@ Status StepPath::run(const StepPart* parts, int64_t part_count, const int32_t* t
                      float* logits, uint64_t* stamps, cudaStream_t stream) {
   StepCall call{};
   RS_TRY(const int64_t rows, describe_call(parts, part_count, call));
-  if (model_.softmax_layers > 0) RS_CHECK(make_room(rows, call.pages, stream));
+  if (model_.softmax_layers > 0) RS_CHECK(make_room(rows, call.splits, stream));
   std::copy(tokens, tokens + rows, call.tokens);
   for (int64_t r = 0; r < rows; ++r) call.wanted |= wanted[r] != 0 ? 1u << r : 0u;
   call.logits = logits;
@@ -216,9 +216,10 @@ void StepPathDeleter::operator()(StepPath* path) const { delete path; }
 int64_t step_scratch_bytes(const DeviceModel& model) {
   StepShape shape{};
   DeviceLayer* layers = nullptr;
-  const int64_t pages = (model.config.context_tokens + kPageTokens - 1) / kPageTokens;
+  // The most splits are not always those of the last position.
+  const int64_t splits = std::min<int64_t>(model.config.context_tokens / kChunkTokens + 1, kMaxSplits);
   return place(model, nullptr, shape, layers) +
-         (model.softmax_layers > 0 ? 2 * model.config.heads * pages * (kHeadDim * 4 + 8) : 0);
+         (model.softmax_layers > 0 ? 2 * model.config.heads * splits * (kHeadDim * 4 + 8) : 0);
 }
 
 Result<StepPath*> make_step_path(const DeviceModel& model, cudaStream_t stream) {

@@ -31,14 +31,15 @@ __device__ __forceinline__ void hint_vectors(const Step& s, const Fetch& fetch) 
   if (!layer.is_dense && layer.expert_bias != nullptr) fetch.hint(layer.expert_bias, s.shape().experts * 4);
 }
 
-// The fetching warp.
+// The fetching warp. kQueryTiles: as attend_pages has it.
+template <int kQueryTiles>
 __device__ __forceinline__ void fetch_step(Step s) {
   Fetch fetch(s);
   for (int l = 0; l < s.shape().layers; ++l) {
     s.layer_index = l;
     const bool is_dense = s.layer().is_dense != 0;
     fetch_units(s, Work::kQkv, fetch);
-    if (s.layer().is_softmax) fetch_softmax(s, fetch);
+    if (s.layer().is_softmax) hint_pages<kQueryTiles>(s);
     fetch_units(s, Work::kDense, fetch);
     if (is_dense) {
       fetch_units(s, Work::kDenseInner, fetch);
@@ -139,6 +140,7 @@ template <int kTiles, bool kShared, int kAtOnce>
 class Multiply {
  public:
   static constexpr bool kOneRow = kShared && kAtOnce == 1;  // as the host chooses
+  static constexpr int kQueryTiles = kOneRow ? 1 : kMaxQueryTiles;
 
   __device__ explicit Multiply(const Step& s)
       : s_(s),
@@ -197,7 +199,7 @@ class Multiply {
     multiply(Work::kQkv);
     meet();
     if (is_softmax) {
-      attend_pages(s_, s_.scratch(), taker_);
+      attend_pages<kQueryTiles>(s_, s_.scratch());
       meet();
       merge_pages(s_, s_.scratch());
       meet();
@@ -286,7 +288,7 @@ __global__ void __launch_bounds__(kStepBlockThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kStepThreads) {
-    fetch_step(s);
+    fetch_step<Multiply<kTiles, kShared, kAtOnce>::kQueryTiles>(s);
   } else {
     Multiply<kTiles, kShared, kAtOnce>(s).run();
   }

@@ -24,6 +24,7 @@ inline constexpr int kSliceColumns = 128 / kStateSlices;
 struct StepShape {
   int32_t hidden, width, kv_width, heads, kv_heads, layers, experts, chosen, expert_groups, groups_kept, expert_width,
       dense_width, has_shared, vocab_rows, norm_groups, rotary_half, linear_silu, inner_columns;
+  rs_kv_format kv_format;
   float eps, routed_scale;
   const DeviceLayer* layer;  // device array
   DeviceMatrix embedding, lm_head;
@@ -39,14 +40,14 @@ struct StepShape {
   bf16* x;             // [rows, x_columns]: inputs of products, where they do not lie in shared memory
   int32_t x_columns;   // of the widest input
   float2* rotation;    // [rows, rotary_half]: cosine, sine
-  float* partial_o;    // [rows, heads, pages, 128] of softmax attention
-  float2* partial_ml;  // [rows, heads, pages]: largest exponent, sum
+  float* partial_o;    // [rows, heads, splits, 128] of softmax attention
+  float2* partial_ml;  // [rows, heads, splits]: largest exponent, sum
   uint32_t* arrivals;  // of blocks at the barriers of a launch, and those that left it
 };
 
 struct StepCall {
   int32_t rows, part_count;
-  int32_t pages;          // most of a part: stride of partial_o
+  int32_t splits;         // most of a part: stride of partial_o
   uint32_t wanted;        // bit r: logits of row r
   float* logits;          // [rows, vocab_rows]
   uint64_t* stamps;       // null, or [phases] times of block 0
