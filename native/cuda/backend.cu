@@ -47,6 +47,7 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
     RS_CHECK(check_shape(*config));
     Weights weights;
     describe_model(*config, weights);
+    RS_CHECK(check_step_shape(weights.model));
     weights.model.kv_format = static_cast<rs_kv_format>(kv_format);
     const MemoryPlan plan = plan_sessions(weights.model);
     out->weight_bytes = planned_weight_bytes(weights.model, format, group_columns);
@@ -91,6 +92,7 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   const int available = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kLoaderThreads);
   loaded.threads = options.threads == 0 ? available : options.threads;
   describe_model(config, loaded.weights);
+  RS_CHECK(check_step_shape(loaded.model()));
   loaded.weights.model.kv_format = static_cast<rs_kv_format>(options.kv_format);
   MemoryPlan plan = plan_sessions(loaded.model());
   int64_t slab_rows = 0;

@@ -117,6 +117,9 @@ Result<WeightForm> weight_form(const std::string& name, const rs_matrix& stored)
   form.format = own_format(stored.format);
   if (form.format == MatrixFormat::kBF16) return form;
   form.has_offsets = stored.offsets != nullptr;
+  if (form.has_offsets && form.format == MatrixFormat::kFP8) {
+    return Error{ErrorKind::kQuantizationUnsupported, name, "fp8 without offsets on a GPU", "offsets"};
+  }
   if (stored.group_columns >= stored.cols) form.group_columns = 128;
   for (const int32_t columns : {32, 64, 128}) {
     if (stored.group_columns < stored.cols && stored.group_columns % columns == 0) form.group_columns = columns;
@@ -124,6 +127,17 @@ Result<WeightForm> weight_form(const std::string& name, const rs_matrix& stored)
   if (form.group_columns != 0) return form;
   return Error{ErrorKind::kQuantizationUnsupported, name, "groups of a multiple of 32 columns",
                std::to_string(stored.group_columns)};
+}
+
+Status check_codes(const std::string& name, const rs_matrix& stored, int64_t first_row, int64_t rows) {
+  if (stored.format != RS_WEIGHT_FP8) return Unit{};
+  const auto* const codes = static_cast<const uint8_t*>(stored.data) + first_row * stored.cols;
+  const int64_t count = rows * stored.cols;
+  // All bits but the sign set. Collected without an exit, so that many codes are looked at at once.
+  uint8_t has_nan = 0;
+  for (int64_t i = 0; i < count; ++i) has_nan |= static_cast<uint8_t>((codes[i] & 0x7f) == 0x7f ? 1 : 0);
+  if (has_nan == 0) return Unit{};
+  return Error{ErrorKind::kTensorDtype, name, "finite numbers", "NaN"};
 }
 
 Result<DeviceMatrix> device_form(const std::string& name, const rs_matrix& stored) {

@@ -26,6 +26,8 @@ struct WeightForm {
   bool operator==(const WeightForm&) const = default;
 };
 Result<WeightForm> weight_form(const std::string& name, const rs_matrix& stored);
+// Whether the codes of these rows are numbers: the kernels have none for NaN of fp8.
+Status check_codes(const std::string& name, const rs_matrix& stored, int64_t first_row, int64_t rows);
 // The narrowest form that holds the values of both: as they are, but for those that only kBF16 can hold side by side.
 WeightForm widest(const WeightForm& a, const WeightForm& b);
 

@@ -152,6 +152,7 @@ class Uploader {
       const std::string& base = target.bases[static_cast<size_t>(slice.entry * parts + part)];
       LentRows& rows = lent[static_cast<size_t>(part)].emplace(source_);
       RS_CHECK(rows.read(base, target.rows, target.columns, slice.first_tile * part_rows, slice.tiles * part_rows));
+      RS_CHECK(check_codes(base, rows.get(), rows.first_row(), slice.tiles * part_rows));
       RS_TRY(const bool fits, admit(slice.target, base, rows.get()));
       if (!fits) return Unit{};
     }

@@ -10,28 +10,70 @@ bool is_softmax(const rs_config& config, int64_t layer) {
   return (layer + 1) % config.group == 0 || layer >= config.layers / config.group * config.group;
 }
 
+Error refused(const char* name, const std::string& limit, int64_t value) {
+  return Error{ErrorKind::kConfigInvalid, name, limit + " on a GPU", std::to_string(value)};
+}
+
 Status check_multiple(const char* name, int64_t value, int64_t unit) {
-  if (value % unit == 0) return Unit{};
-  return Error{ErrorKind::kConfigInvalid, name, "a multiple of " + std::to_string(unit) + " on a GPU",
-               std::to_string(value)};
+  if (value > 0 && value % unit == 0) return Unit{};
+  return refused(name, "a multiple of " + std::to_string(unit), value);
+}
+
+Status check_most(const char* name, int64_t value, int64_t most) {
+  if (value <= most) return Unit{};
+  return refused(name, "at most " + std::to_string(most), value);
+}
+
+constexpr int64_t kMostHidden = 32768;        // a block holds a row in its registers
+constexpr int64_t kMostNormChannels = 4096;   // a warp holds a group of them likewise
+constexpr int64_t kMostHeadsOfKeyHead = 128;  // rows of a block of softmax attention
+
+Status check_attention(const rs_config& config) {
+  if (config.head_dim != kHeadDim) return refused("head_dim", std::to_string(kHeadDim), config.head_dim);
+  // A lane has eight channels and turns them with the eight of another lane.
+  RS_CHECK(check_multiple("rotary_dim", config.rotary_dim, 16));
+  RS_CHECK(check_most("rotary_dim", config.rotary_dim, kHeadDim));
+  if (config.kv_heads < 1 || config.heads % config.kv_heads != 0) {
+    return refused("num_key_value_heads", "a divisor of num_attention_heads", config.kv_heads);
+  }
+  RS_CHECK(
+      check_most("num_attention_heads / num_key_value_heads", config.heads / config.kv_heads, kMostHeadsOfKeyHead));
+  const int64_t width = int64_t{config.heads} * kHeadDim;
+  if (config.norm_groups < 1 || width % config.norm_groups != 0) {
+    return refused("group_norm_size", "a divisor of num_attention_heads × head_dim", config.norm_groups);
+  }
+  RS_CHECK(check_multiple("channels of a group of group_norm_size", width / config.norm_groups, 8));
+  return check_most("channels of a group of group_norm_size", width / config.norm_groups, kMostNormChannels);
+}
+
+Status check_mixture(const rs_config& config) {
+  RS_CHECK(check_multiple("num_experts", config.experts, kTileRows));
+  RS_CHECK(check_multiple("moe_intermediate_size", config.expert_width, kColumnsMultiple));
+  if (config.shared_width != 0 && config.shared_width != config.expert_width) {
+    return refused("moe_shared_expert_intermediate_size", std::to_string(config.expert_width), config.shared_width);
+  }
+  if (config.expert_groups < 1 || config.experts % config.expert_groups != 0) {
+    return refused("n_group", "a divisor of num_experts", config.expert_groups);
+  }
+  if (config.groups_per_token < 1 || config.groups_per_token > config.expert_groups) {
+    return refused("topk_group", "1.." + std::to_string(config.expert_groups), config.groups_per_token);
+  }
+  const int64_t eligible = int64_t{config.groups_per_token} * (config.experts / config.expert_groups);
+  if (config.experts_per_token >= 1 && config.experts_per_token <= eligible) return Unit{};
+  return refused("num_experts_per_tok", "1.." + std::to_string(eligible), config.experts_per_token);
 }
 
 }  // namespace
 
 Status check_shape(const rs_config& config) {
-  if (config.head_dim != kHeadDim) {
-    return Error{ErrorKind::kConfigInvalid, "head_dim", std::to_string(kHeadDim) + " on a GPU",
-                 std::to_string(config.head_dim)};
-  }
+  if (config.layers < 1) return refused("num_hidden_layers", "at least 1", config.layers);
+  if (config.group < 1) return refused("layer_group_size", "at least 1", config.group);
+  RS_CHECK(check_attention(config));
   RS_CHECK(check_multiple("hidden_size", config.hidden, kColumnsMultiple));
+  RS_CHECK(check_most("hidden_size", config.hidden, kMostHidden));
   RS_CHECK(check_multiple("vocab_size", config.vocab_rows, kTileRows));
   if (config.dense_layers > 0) RS_CHECK(check_multiple("intermediate_size", config.dense_width, kColumnsMultiple));
-  if (config.dense_layers >= config.layers) return Unit{};
-  RS_CHECK(check_multiple("num_experts", config.experts, kTileRows));
-  RS_CHECK(check_multiple("moe_intermediate_size", config.expert_width, kColumnsMultiple));
-  if (config.shared_width == 0 || config.shared_width == config.expert_width) return Unit{};
-  return Error{ErrorKind::kConfigInvalid, "moe_shared_expert_intermediate_size",
-               std::to_string(config.expert_width) + " on a GPU", std::to_string(config.shared_width)};
+  return config.dense_layers < config.layers ? check_mixture(config) : Status(Unit{});
 }
 
 void describe_model(const rs_config& config, Weights& weights) {

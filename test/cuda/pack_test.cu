@@ -8,7 +8,9 @@
 
 #include "check.h"
 #include "cuda/pack.h"
+#include "cuda/weights.h"
 #include "random_model.h"
+#include "small_model.h"
 
 namespace {
 
@@ -164,7 +166,8 @@ TEST("packed blocks hold every number in the place where its lane looks for it")
   for (const int32_t format : {RS_WEIGHT_F32, RS_WEIGHT_BF16, RS_WEIGHT_Q8, RS_WEIGHT_Q4, RS_WEIGHT_FP8}) {
     for (const int64_t group : {32, 64, 128, 96, 384}) {
       for (const bool has_offsets : {false, true}) {
-        const Stored stored(++seed, format, 48, 384, group, has_offsets && format >= RS_WEIGHT_Q8);
+        const bool is_shifted = has_offsets && (format == RS_WEIGHT_Q8 || format == RS_WEIGHT_Q4);
+        const Stored stored(++seed, format, 48, 384, group, is_shifted);
         const Result<WeightForm> form = weight_form("w", stored.matrix);
         CHECK(form.ok());
         if (form.ok()) check_rows(stored, form.value());
@@ -236,6 +239,52 @@ TEST("what tiles cannot hold is refused by name") {
     CHECK(!form.ok());
     if (!form.ok()) CHECK_EQ(form.error().subject, std::string("model.layers.3.x"));
   }
+}
+
+TEST("fp8 codes that are no numbers are refused by name, and fp8 with offsets") {
+  Stored stored(1, RS_WEIGHT_FP8, 32, 128, 128, false);
+  for (uint8_t& code : stored.bytes) code &= 0xbf;
+  CHECK(check_codes("x", stored.matrix, 0, 32).ok());
+  for (const uint8_t nan : {0x7f, 0xff}) {
+    stored.bytes[17 * 128 + 5] = nan;
+    CHECK(check_codes("x", stored.matrix, 0, 16).ok());
+    const Status refused = check_codes("model.layers.3.x", stored.matrix, 16, 16);
+    CHECK(!refused.ok() && refused.error().kind == ErrorKind::kTensorDtype);
+    if (!refused.ok()) CHECK_EQ(refused.error().subject, std::string("model.layers.3.x"));
+  }
+  const Stored shifted(1, RS_WEIGHT_FP8, 16, 128, 128, true);
+  const Result<WeightForm> form = weight_form("model.layers.3.x", shifted.matrix);
+  CHECK(!form.ok() && form.error().kind == ErrorKind::kQuantizationUnsupported);
+}
+
+TEST("shapes that the kernels do not take are refused by the name of what is wrong") {
+  rs_config good = small_model::shape().config;
+  CHECK(check_shape(good).ok());
+  const auto refuses = [&](const char* name, auto change) {
+    rs_config config = good;
+    change(config);
+    const Status refused = check_shape(config);
+    CHECK(!refused.ok() && refused.error().kind == ErrorKind::kConfigInvalid);
+    CHECK_EQ(refused.ok() ? std::string() : refused.error().subject, std::string(name));
+  };
+  refuses("head_dim", [](rs_config& c) { c.head_dim = 64; });
+  refuses("rotary_dim", [](rs_config& c) { c.rotary_dim = 40; });
+  refuses("rotary_dim", [](rs_config& c) { c.rotary_dim = 256; });
+  refuses("num_key_value_heads", [](rs_config& c) { c.kv_heads = 0; });
+  refuses("num_attention_heads / num_key_value_heads", [](rs_config& c) { c.heads = 129, c.norm_groups = 129; });
+  refuses("group_norm_size", [](rs_config& c) { c.norm_groups = 3; });
+  refuses("channels of a group of group_norm_size", [](rs_config& c) { c.norm_groups = 64; });
+  refuses("channels of a group of group_norm_size", [](rs_config& c) { c.heads = 64, c.norm_groups = 1; });
+  refuses("hidden_size", [](rs_config& c) { c.hidden = 320; });
+  refuses("hidden_size", [](rs_config& c) { c.hidden = 65536; });
+  refuses("vocab_size", [](rs_config& c) { c.vocab_rows = 100; });
+  refuses("intermediate_size", [](rs_config& c) { c.dense_width = 100; });
+  refuses("num_experts", [](rs_config& c) { c.experts = 24; });
+  refuses("moe_intermediate_size", [](rs_config& c) { c.expert_width = c.shared_width = 100; });
+  refuses("moe_shared_expert_intermediate_size", [](rs_config& c) { c.shared_width = 256; });
+  refuses("n_group", [](rs_config& c) { c.expert_groups = 3; });
+  refuses("topk_group", [](rs_config& c) { c.groups_per_token = 5; });
+  refuses("num_experts_per_tok", [](rs_config& c) { c.experts_per_token = 9; });
 }
 
 }  // namespace

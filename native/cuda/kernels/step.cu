@@ -222,6 +222,8 @@ int64_t step_scratch_bytes(const DeviceModel& model) {
          (model.softmax_layers > 0 ? 2 * model.config.heads * splits * (kHeadDim * 4 + 8) : 0);
 }
 
+Status check_step_shape(const DeviceModel& model) { return check_model(model); }
+
 Result<StepPath*> make_step_path(const DeviceModel& model, cudaStream_t stream) {
   auto path = std::make_unique<StepPath>(model);
   RS_CHECK(path->create(stream));

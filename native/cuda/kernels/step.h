@@ -24,6 +24,8 @@ struct StepPathDeleter {
 };
 
 int64_t step_scratch_bytes(const DeviceModel& model);
+// What its kernel cannot do is refused by name. Needs the model's numbers alone.
+Status check_step_shape(const DeviceModel& model);
 // `model` must outlive it.
 Result<StepPath*> make_step_path(const DeviceModel& model, cudaStream_t stream);
 // tokens: host [rows]. logits: device [rows, vocab_rows], only of the rows r with wanted[r] != 0 (host [rows]).
