@@ -3,6 +3,7 @@
 #include "sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -60,12 +61,25 @@ void penalise(std::span<float> logits, std::span<const int32_t> recent, float pe
   }
 }
 
-int32_t best_id(std::span<const float> logits) {
-  size_t best = 0;
-  for (size_t id = 1; id < logits.size(); ++id) {
-    if (logits[id] > logits[best]) best = id;
+// The largest finite value, or kNever.
+float largest_of(std::span<const float> logits) {
+  // Floats of one sign are ordered as their bits are, and of a maximum of whole numbers compilers make vectors. One
+  // that is not finite, which no sound pass yields, sends the search back to plain comparisons.
+  constexpr int32_t kMagnitude = 0x7fffffff;
+  constexpr int32_t kInfinite = 0x7f800000;
+  int32_t largest = std::numeric_limits<int32_t>::min();
+  int32_t has_other = 0;
+  for (const float logit : logits) {
+    const auto bits = std::bit_cast<int32_t>(logit);
+    largest = std::max(largest, bits ^ (bits >> 31 & kMagnitude));
+    has_other |= (bits & kMagnitude) >= kInfinite ? 1 : 0;
   }
-  return static_cast<int32_t>(best);
+  if (has_other == 0 && !logits.empty()) return std::bit_cast<float>(largest ^ (largest >> 31 & kMagnitude));
+  float finite = kNever;
+  for (const float logit : logits) {
+    if (std::isfinite(logit)) finite = std::max(finite, logit);
+  }
+  return finite;
 }
 
 struct Choice {
@@ -130,15 +144,29 @@ Status check_sampler_options(const SamplerOptions& options) {
   return Unit{};
 }
 
+int32_t likeliest(std::span<const float> logits) {
+  // In parts, so that the place of the largest is looked for in one of them alone.
+  constexpr size_t kPart = 4096;
+  float largest = kNever;
+  size_t begin = 0;
+  for (size_t at = 0; at < logits.size(); at += kPart) {
+    const float of_part = largest_of(logits.subspan(at, std::min(kPart, logits.size() - at)));
+    if (!(of_part > largest)) continue;
+    largest = of_part;
+    begin = at;
+  }
+  if (largest == kNever) return -1;
+  return static_cast<int32_t>(std::ranges::find(logits.subspan(begin), largest) - logits.begin());
+}
+
 int32_t sample(std::span<float> logits, std::span<const int32_t> recent, const uint64_t* allowed, int64_t position,
                const SamplerOptions& options) {
   if (logits.empty()) return -1;
   close_off(logits, allowed);
   penalise(logits, recent, options.repetition_penalty);
-  const int32_t best = best_id(logits);
-  const float largest = logits[static_cast<size_t>(best)];
+  if (options.temperature == 0.0f) return likeliest(logits);
+  const float largest = largest_of(logits);
   if (largest == kNever) return -1;
-  if (options.temperature == 0.0f) return best;
   std::vector<Choice> choices = weigh(logits, largest, options.temperature);
   const std::span<const Choice> candidates = options.top_p < 1.0f ? nucleus(choices, options.top_p) : choices;
   return draw(candidates, random_at(options.seed, position));

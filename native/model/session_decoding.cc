@@ -18,6 +18,7 @@ Status Decoding::begin() {
   if (!state_.has_logits()) return Error{ErrorKind::kStateInvalid, "session", "a prompt that was read", "none"};
   if (options_.prompt_lookup) state_.index();
   row_ = state_.logits().data();
+  has_begun_ = true;
   return Unit{};
 }
 
@@ -39,7 +40,9 @@ Status Decoding::run() {
     }
     result_.accepted += 1;
     used_ += 1;
-    row_ += state_.logits().size();
+    if (row_ != nullptr) row_ += state_.logits().size();
+    if (id_ != nullptr) ++id_;
+    if (backend_row_ >= 0) ++backend_row_;
     state_.push(id);
     if (options_.prompt_lookup) state_.index();
   }
@@ -49,10 +52,20 @@ Status Decoding::run() {
 // The model's padding rows have no token: they are left out of the choice. The logits stay as they are for a second
 // call.
 int32_t Decoding::choose() {
-  choice_.assign(row_, row_ + state_.model()->info().vocab);
   const std::span<const int32_t> tokens = state_.tokens();
-  const int32_t id = sample(choice_, tokens.last(std::min(tokens.size(), kPenaltyTokens)), nullptr, state_.position(),
-                            options_.sampler);
+  const SamplerOptions& sampler = options_.sampler;
+  int32_t id = -1;
+  if (id_ != nullptr) {
+    id = *id_;
+  } else {
+    const std::span logits(row_, static_cast<size_t>(state_.model()->info().vocab));
+    if (is_greedy()) {
+      id = likeliest(logits);
+    } else {
+      choice_.assign(logits.begin(), logits.end());
+      id = sample(choice_, tokens.last(std::min(tokens.size(), kPenaltyTokens)), nullptr, state_.position(), sampler);
+    }
+  }
   const PromptLookup::Match& match = state_.lookup().match();
   if (options_.prompt_lookup && match.length > 0) {
     state_.hits().add(match.length, tokens[static_cast<size_t>(match.next)] == id);
@@ -90,21 +103,39 @@ std::span<const int32_t> Decoding::plan(const PassCosts& costs, int64_t most, in
   return std::span(rows_).first(static_cast<size_t>(row_count_));
 }
 
+bool Decoding::is_greedy() const {
+  return options_.sampler.temperature == 0.0f && options_.sampler.repetition_penalty == 1.0f;
+}
+
+bool Decoding::wants_ids() const { return state_.backend().step_likeliest != nullptr && is_greedy(); }
+
 void Decoding::passed(const float* logits) {
   result_.drafted += row_count_ - 1;
   row_ = logits;
+  id_ = nullptr;
+  backend_row_ = -1;
   used_ = 1;
+}
+
+void Decoding::passed(const int32_t* ids, int64_t first_row) {
+  passed(nullptr);
+  id_ = ids;
+  backend_row_ = first_row;
 }
 
 Status Decoding::end(StopReason reason) {
   result_.reason = reason;
   has_ended_ = true;
+  if (backend_row_ >= 0) {
+    RS_CHECK(state_.fetch_logits(backend_row_));
+    row_ = state_.logits().data();
+  }
   return settle();
 }
 
 Status Decoding::settle() {
   RS_CHECK(state_.settle(row_));
-  row_ = state_.logits().data();
+  if (row_ != nullptr) row_ = state_.logits().data();
   row_count_ = used_ = 0;
   return Unit{};
 }

@@ -2,6 +2,7 @@
 #include "model/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -75,6 +76,36 @@ TEST("a logit that is not finite is never chosen") {
     }
     CHECK_EQ(sampled({kNan, kInfinity, -kInfinity}, options), -1);
   }
+}
+
+TEST("the likeliest id is what greedy sampling chooses, at every length and with any values") {
+  uint64_t state = 7;
+  const auto next = [&state] {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state >> 32);
+  };
+  for (const size_t length : {1, 2, 3, 15, 16, 17, 100, 4095, 4096, 4097, 9000, 20000}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      std::vector<float> logits(length);
+      for (float& logit : logits) {
+        // Any bits, few values that are often equal, all negative, and none that is finite.
+        const float any = std::bit_cast<float>(next());
+        const auto few = static_cast<float>(static_cast<int>(next() % 5) - 2);
+        logit = kind == 0   ? any
+                : kind == 1 ? (next() % 2 == 0 ? few : -few)
+                : kind == 2 ? -1.0f - std::fabs(few)
+                            : kNan;
+      }
+      CHECK_EQ(likeliest(logits), sampled(logits, {}));
+      int32_t best = -1;
+      for (size_t id = 0; id < length; ++id) {
+        if (!std::isfinite(logits[id])) continue;
+        if (best < 0 || logits[id] > logits[static_cast<size_t>(best)]) best = static_cast<int32_t>(id);
+      }
+      CHECK_EQ(likeliest(logits), best);
+    }
+  }
+  CHECK_EQ(likeliest({}), -1);
 }
 
 TEST("only ids with their bit set are chosen, beyond the first 64 too") {
