@@ -6,8 +6,6 @@
 // tensor cores take them, a tile ahead of their use. Nothing of a page ever lies in shared memory.
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/kernels/attention_tile.cuh"
 #include "cuda/kernels/step_linear.cuh"
 
@@ -304,10 +302,14 @@ struct WarpAttention {
   }
 };
 
+template <int kValue>
+struct Constant {
+  static constexpr int kOf = kValue;
+};
 template <int kBegin, int kEnd, class Body>
 __device__ __forceinline__ void for_constants(const Body& body) {
   if constexpr (kBegin < kEnd) {
-    body(std::integral_constant<int, kBegin>());
+    body(Constant<kBegin>());
     for_constants<kBegin + 1, kEnd>(body);
   }
 }
@@ -412,11 +414,11 @@ __device__ __forceinline__ void attend_splits(const Step& s, const SoftmaxGroup&
     float score[kTiles][Tile::kParts][4] = {};
     for_constants<0, 8>([&](auto step) {
       uint32_t a[Tile::kParts][4];
-      for_constants<0, Tile::kParts>([&](auto part) { tile.template key_fragment<step(), part()>(a[part()]); });
+      for_constants<0, Tile::kParts>([&](auto part) { tile.template key_fragment<decltype(step)::kOf, decltype(part)::kOf>(a[decltype(part)::kOf]); });
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         if (t > 0 && t >= tiles) continue;
-        const uint2 b = queries[(t * 8 + step()) * 32 + lane];
+        const uint2 b = queries[(t * 8 + decltype(step)::kOf) * 32 + lane];
 #pragma unroll
         for (int part = 0; part < Tile::kParts; ++part) mma_m16n8k16(score[t][part], a[part], b.x, b.y);
       }
@@ -451,11 +453,11 @@ __device__ __forceinline__ void attend_splits(const Step& s, const SoftmaxGroup&
     for_constants<0, Tile::kParts>([&](auto part) {
       for_constants<0, 8>([&](auto step) {
         uint32_t a[4];
-        tile.template value_fragment<step(), part()>(a);
+        tile.template value_fragment<decltype(step)::kOf, decltype(part)::kOf>(a);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
           if (t > 0 && t >= tiles) continue;
-          mma_m16n8k16(w[t].o[step()], a, weight[t][part()][0], weight[t][part()][1]);
+          mma_m16n8k16(w[t].o[decltype(step)::kOf], a, weight[t][decltype(part)::kOf][0], weight[t][decltype(part)::kOf][1]);
         }
       });
     });
