@@ -65,10 +65,13 @@ int64_t multiply_int8_peak(int64_t steps, int32_t* sink) {
   Ints sums[kChains];
   for (int c = 0; c < kChains; ++c) sums[c] = broadcast_ints(c);
   const Ints codes = broadcast_ints(sink[0] & 0x0f0f0f0f);
-  const Ints values = broadcast_ints(sink[0] | 0x01010101);
+  Ints values = broadcast_ints(sink[0] | 0x01010101);
   for (int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 10
-    for (int c = 0; c < kChains; ++c) sums[c] = add_products(sums[c], codes, values);
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+v"(values));  // else products that are all alike would be multiplied once
+      sums[c] = add_products(sums[c], codes, values);
+    }
   }
   for (int c = 1; c < kChains; ++c) sums[0] = add(sums[0], sums[c]);
   int32_t lanes[kLanes];
