@@ -139,7 +139,7 @@ RS_INLINE void add_q8_quad(const uint8_t* codes, const NextTile& next, const int
 
 template <int kRows, int kVecs, bool kPrefetches>
 RS_INLINE void add_q4_quads(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
-                            Ints (&sums)[kRows][kVecs], Ints (&high_sums)[kRows][kVecs]) {
+                            Ints (&sums)[kRows][kVecs]) {
   Ints w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
@@ -158,31 +158,39 @@ RS_INLINE void add_q4_quads(const uint8_t* codes, const NextTile& next, const in
   for (int r = 0; r < kRows; ++r) {
     const Ints values = quad_values(x + r * x_stride + 4);
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) high_sums[r][v] = add_products(high_sums[r][v], w[v], values);
+    for (int v = 0; v < kVecs; ++v) sums[r][v] = add_products(sums[r][v], w[v], values);
   }
 }
 
-template <PackedFormat kFormat, int kRows, int kVecs, bool kPrefetches>
-RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
-                            Ints (&dots)[kRows][kVecs]) {
+// A byte of the inputs at a time: two-byte inputs take two.
+template <PackedFormat kFormat>
+struct ByteDots {
+  static constexpr int32_t kExcess = kFormat == PackedFormat::kQ4 ? 8 : kQ8Excess;
+  static constexpr bool kJoinsBytes = false;
+  static constexpr int vecs_of_rows(int rows) { return ringside::cpu::vecs_of_rows(rows); }
+
+  template <int kRows, int kVecs, bool kPrefetches>
+  RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
+                              Ints (&dots)[kRows][kVecs]) {
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
-  }
-  if constexpr (kFormat == PackedFormat::kQ8) {
-    for (int64_t k = 0; k < columns; k += 8, codes += 2 * kQuadBytes) {
-      add_q8_quad<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
-      next.at += 64;
-      add_q8_quad<kRows, kVecs, kPrefetches>(codes + kQuadBytes, next, x + k + 4, x_stride, dots);
-      next.at += 64;
+      for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
     }
-  } else {
-    for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, next.at += 64) {
-      add_q4_quads<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots, dots);
+    if constexpr (kFormat == PackedFormat::kQ8) {
+      for (int64_t k = 0; k < columns; k += 8, codes += 2 * kQuadBytes) {
+        add_q8_quad<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
+        next.at += 64;
+        add_q8_quad<kRows, kVecs, kPrefetches>(codes + kQuadBytes, next, x + k + 4, x_stride, dots);
+        next.at += 64;
+      }
+    } else {
+      for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, next.at += 64) {
+        add_q4_quads<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
+      }
     }
   }
-}
+};
 
 }  // namespace
 }  // namespace ringside::cpu

@@ -4,6 +4,9 @@
 #pragma once
 
 #include "cpu/kernels/dot_products_x86.h"
+#if !defined(__AVX512F__) && !defined(__AVXVNNI__)
+#include "cpu/kernels/dot_products_avx2.h"
+#endif
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/vector.h"
 
@@ -51,22 +54,22 @@ RS_INLINE void add_dots(const Ints* dots, int32_t excess, const float* scales, b
 }
 
 // Only the first rows to pass a group call for what is read next.
-template <PackedFormat kFormat, int kRows, bool kPrefetches>
+template <class Dots, int kRows, bool kPrefetches>
 RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, const NextTile& next,
                                    const GroupRows& in) {
-  constexpr int kVecs = vecs_of_rows(kRows);
-  constexpr int32_t kExcess = kFormat == PackedFormat::kQ4 ? 8 : kQ8Excess;
+  constexpr int kVecs = Dots::vecs_of_rows(kRows);
   const float* scales = reinterpret_cast<const float*>(codes + w.code_bytes());
 #pragma GCC unroll 1
   for (int first = 0; first < kTileRows / kLanes; first += kVecs) {
     const uint8_t* from = codes + first * kVecBytes;
     const NextTile next_from = {next.at + first * kVecBytes / 64 * next.stream_bytes, next.stream_bytes};
     Ints dots[kRows][kVecs];
-    dot_products<kFormat, kRows, kVecs, kPrefetches>(from, next_from, in.values, in.stride, w.group_columns, dots);
+    Dots::template dot_products<kRows, kVecs, kPrefetches>(from, next_from, in.values, in.stride, w.group_columns,
+                                                           dots);
     if (in.low_offset != 0) {
       Ints low[kRows][kVecs];
-      dot_products<kFormat, kRows, kVecs, false>(from, next_from, in.values + in.low_offset, in.stride, w.group_columns,
-                                                 low);
+      Dots::template dot_products<kRows, kVecs, false>(from, next_from, in.values + in.low_offset, in.stride,
+                                                       w.group_columns, low);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -76,8 +79,8 @@ RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, 
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const int32_t x_sum = in.sums[r * in.groups];
-      add_dots<kVecs>(dots[r], kExcess * x_sum, scales + first * kLanes, w.has_offsets, in.scales[r * in.groups], x_sum,
-                      in.y + r * in.y_stride + first * kLanes);
+      add_dots<kVecs>(dots[r], Dots::kExcess * x_sum, scales + first * kLanes, w.has_offsets, in.scales[r * in.groups],
+                      x_sum, in.y + r * in.y_stride + first * kLanes);
     }
   }
   if (!kPrefetches) return;
@@ -87,9 +90,23 @@ RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, 
   }
 }
 
-template <PackedFormat kFormat>
+// The rows of one group with the two bytes of each input joined, in `words`.
+template <class Dots>
+RS_INLINE GroupRows joined_rows(const GroupRows& in, int64_t rows, int64_t columns, uint8_t* words) {
+  GroupRows joined = in;
+  joined.values = reinterpret_cast<const int8_t*>(words);
+  joined.stride = 2 * columns;
+  joined.low_offset = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int8_t* values = in.values + r * in.stride;
+    Dots::join_bytes(values, values + in.low_offset, columns, reinterpret_cast<int16_t*>(words + r * joined.stride));
+  }
+  return joined;
+}
+
+template <class Dots>
 void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* next_tile, const GroupRows& rows_in,
-                   int64_t rows) {
+                   int64_t rows, [[maybe_unused]] uint8_t* scratch) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < kTileRows; n += kLanes) store(rows_in.y + r * rows_in.y_stride + n, Vec{});
   }
@@ -98,18 +115,20 @@ void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* ne
   // Where nothing is known to follow, the later quarters of the tile itself are called for early.
   NextTile next = {next_tile == nullptr ? tile : next_tile, w.tile_bytes() / 4};
   for (int64_t group = 0; group < rows_in.groups; ++group, tile += block_bytes) {
+    GroupRows of_group = in;
+    if constexpr (Dots::kJoinsBytes) of_group = joined_rows<Dots>(in, rows, w.group_columns, scratch);
     int64_t row = 0;
     if (rows >= kMostRows) {
-      multiply_group_rows<kFormat, kMostRows, true>(w, tile, next, in);
+      multiply_group_rows<Dots, kMostRows, true>(w, tile, next, of_group);
       for (row = kMostRows; row + kMostRows <= rows; row += kMostRows) {
-        multiply_group_rows<kFormat, kMostRows, false>(w, tile, next, rows_from(in, row));
+        multiply_group_rows<Dots, kMostRows, false>(w, tile, next, rows_from(of_group, row));
       }
     } else if (rows >= 2) {
-      multiply_group_rows<kFormat, 2, true>(w, tile, next, in);
+      multiply_group_rows<Dots, 2, true>(w, tile, next, of_group);
       row = 2;
     }
-    for (; row + 2 <= rows; row += 2) multiply_group_rows<kFormat, 2, false>(w, tile, next, rows_from(in, row));
-    if (row < rows) multiply_group_rows<kFormat, 1, true>(w, tile, next, rows_from(in, row));
+    for (; row + 2 <= rows; row += 2) multiply_group_rows<Dots, 2, false>(w, tile, next, rows_from(of_group, row));
+    if (row < rows) multiply_group_rows<Dots, 1, true>(w, tile, next, rows_from(of_group, row));
     in.values += w.group_columns;
     ++in.scales;
     ++in.sums;
@@ -117,19 +136,25 @@ void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* ne
   }
 }
 
+RS_INLINE auto pass_for(const PackedMatrix& w, [[maybe_unused]] bool has_two_bytes) {
+#if !defined(__AVX512F__) && !defined(__AVXVNNI__)
+  if (w.format == PackedFormat::kQ8 && has_two_bytes) return multiply_pass<WordDots>;
+  if (w.format == PackedFormat::kQ4 && !has_two_bytes) return multiply_pass<PairDots>;
+#endif
+  return w.format == PackedFormat::kQ8 ? multiply_pass<ByteDots<PackedFormat::kQ8>>
+                                       : multiply_pass<ByteDots<PackedFormat::kQ4>>;
+}
+
 void matmul_coded(const PackedMatrix& w, int64_t tile, const QuantizedRows& x, int64_t first_row, int64_t rows,
-                  float* y, int64_t y_stride, uint8_t*, const uint8_t* next) {
+                  float* y, int64_t y_stride, uint8_t* scratch, const uint8_t* next) {
+  static_assert(kRowsPerPass * 128 * 2 <= kCodedScratchBytes);  // words of a group's inputs
   const uint8_t* codes = w.tile_at(tile);
   const GroupRows all = {x.values, x.stride, x.low_offset, x.scales, x.sums, x.groups, y - first_row * y_stride,
                          y_stride};
+  const auto multiply = pass_for(w, x.low_offset != 0);
   for (int64_t row = 0; row < rows; row += kRowsPerPass) {
     const int64_t count = rows - row < kRowsPerPass ? rows - row : kRowsPerPass;
-    const GroupRows in = rows_from(all, first_row + row);
-    if (w.format == PackedFormat::kQ8) {
-      multiply_pass<PackedFormat::kQ8>(w, codes, next, in, count);
-    } else {
-      multiply_pass<PackedFormat::kQ4>(w, codes, next, in, count);
-    }
+    multiply(w, codes, next, rows_from(all, first_row + row), count, scratch);
   }
 }
 

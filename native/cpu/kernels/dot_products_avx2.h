@@ -1,0 +1,120 @@
+// Owns: the integer dot products of dot_products_x86.h in the ways that pay where nothing sums quads in one
+// instruction, which is AVX2 alone. Whole numbers add up to the same in any way.
+#pragma once
+
+#include "cpu/kernels/dot_products_x86.h"
+
+namespace ringside::cpu {
+namespace {
+
+RS_INLINE Ints add_pairs(Ints pairs, Ints codes, Ints values) {
+  return _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, values));
+}
+
+template <int kRows, int kVecs, bool kPrefetches>
+RS_INLINE void add_q4_pairs(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
+                            Ints (&pairs)[kRows][kVecs]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < kVecs; v += 2) {  // four registers of codes for all rows
+    if (kPrefetches) call_line(next, v * kVecBytes / 64);
+    const Ints first = load_codes(codes + v * kVecBytes);
+    const Ints second = load_codes(codes + (v + 1) * kVecBytes);
+    const Ints lows[2] = {low_halves(first), low_halves(second)};
+    const Ints highs[2] = {high_halves(first), high_halves(second)};
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Ints low_values = quad_values(x + r * x_stride);
+      pairs[r][v] = add_pairs(pairs[r][v], lows[0], low_values);
+      pairs[r][v + 1] = add_pairs(pairs[r][v + 1], lows[1], low_values);
+      const Ints high_values = quad_values(x + r * x_stride + 4);
+      pairs[r][v] = add_pairs(pairs[r][v], highs[0], high_values);
+      pairs[r][v + 1] = add_pairs(pairs[r][v + 1], highs[1], high_values);
+    }
+  }
+}
+
+// Half-byte codes and one-byte inputs. Pairs of products fit 16 bits, and so do the sums of those of 32 columns
+// (8 · 2 · 15 · 127 = 30480): they are widened once for eight multiplications.
+struct PairDots {
+  static constexpr int32_t kExcess = 8;
+  static constexpr bool kJoinsBytes = false;
+  static constexpr int vecs_of_rows(int rows) { return 8 / rows; }
+
+  template <int kRows, int kVecs, bool kPrefetches>
+  RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
+                              Ints (&dots)[kRows][kVecs]) {
+    constexpr int64_t kColumns = 32;
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
+    }
+    for (int64_t first = 0; first < columns; first += kColumns) {
+      Ints pairs[kRows][kVecs] = {};
+#pragma GCC unroll 1
+      for (int64_t k = first; k < first + kColumns; k += 8, codes += kQuadBytes, next.at += 64) {
+        add_q4_pairs<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, pairs);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kVecs; ++v) {
+          dots[r][v] = add(dots[r][v], pair_sums(pairs[r][v]));
+          asm("" : "+m"(dots[r][v]));  // lies in memory, so that the registers are left to the pairs
+        }
+      }
+    }
+  }
+};
+
+// Codes and two-byte inputs, joined to one number of 16 bits: half the multiplications of a byte at a time.
+struct WordDots {
+  static constexpr int32_t kExcess = 0;
+  static constexpr bool kJoinsBytes = true;
+  static constexpr int vecs_of_rows(int rows) { return 4 / rows; }
+
+  RS_INLINE Ints widened(const void* bytes) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(bytes)));
+  }
+
+  RS_INLINE void join_bytes(const int8_t* values, const int8_t* low, int64_t columns, int16_t* words) {
+    for (int64_t k = 0; k < columns; k += 16) {
+      const Ints joined = _mm256_add_epi16(_mm256_slli_epi16(widened(values + k), 7), widened(low + k));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + k), joined);
+    }
+  }
+
+  // x: of words, its stride in bytes.
+  template <int kRows, int kVecs, bool kPrefetches>
+  RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
+                              Ints (&dots)[kRows][kVecs]) {
+    constexpr int kHalf = kVecBytes / 2;  // bytes of the codes that fill a vector when widened
+    // Of each output two sums side by side: of the first two columns of each quad and of the others.
+    Ints sums[kRows][2 * kVecs] = {};
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < columns; k += 4, codes += kQuadBytes, x += 8, next.at += 64) {
+#pragma GCC unroll 8
+      for (int v = 0; v < 2 * kVecs; ++v) {
+        if (kPrefetches && v * kHalf % 64 == 0) call_line(next, v * kHalf / 64);
+        const Ints w = widened(codes + v * kHalf);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          long long quad;
+          __builtin_memcpy(&quad, x + r * x_stride, sizeof quad);
+          sums[r][v] = add(sums[r][v], _mm256_madd_epi16(w, _mm256_set1_epi64x(quad)));
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVecs; ++v) {
+        const Ints mixed = _mm256_hadd_epi32(sums[r][2 * v], sums[r][2 * v + 1]);  // outputs 0 1 4 5, 2 3 6 7
+        dots[r][v] = _mm256_permute4x64_epi64(mixed, 0xd8);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace ringside::cpu
