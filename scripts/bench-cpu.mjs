@@ -15,8 +15,10 @@ const usage = `node scripts/bench-cpu.mjs [--peer DIR] [--checkpoint DIR] [optio
   --checkpoint DIR  a 4-bit checkpoint of the mini shape, for loading and the peak memory; without it those are left out
   --threads N       of the mini runs (default 2); the nano runs take 1 and N
   --reps N          rounds of each run, at least 3 for figures worth keeping (default 3)
+  --under PROGRAM   what each command is started with, for one a lock that keeps others off the machine meanwhile
   --only NAMES      runs to do, by name, with commas
-  --out DIR         where results are kept (default build/bench); a run whose result is there is not repeated
+  --out DIR         where results are kept (default build/bench); what is there, a run or a round of it beside the
+                    peer, is not repeated
   --append          add the rows to docs/bench/
   --dry-run         print the commands, those of folders that were not given too, and stop`;
 
@@ -30,20 +32,20 @@ const quotedFunctions = [
 ];
 
 /** One run: what it measures, and the command line behind it. */
-function runs({ threads, reps, out, peer, checkpoint }) {
+function runs({ threads, reps, peer, checkpoint }) {
   const side = (name, options, own) => ({
     name,
     isPeer: true,
+    rounds: reps,
     command: [
       ...[process.execPath, path.join(peer ?? "", "peer-llama.mjs"), ...options],
-      ...["--reps", String(reps), "--json", path.join(out, `${name}.json`)],
-      ...["--vs", `${tool} bench --json --reps 1${own}`],
+      ...["--reps", "1", "--vs", `${tool} bench --json --reps 1${own}`],
     ],
   });
   const mini = (shape, ...more) => [
-    ...["--shape", shape, "--quant", "q4_0", "--threads", String(threads), "--prompt", "512", "--generate", "64"],
-    ...["--depths", "0,4096", ...more],
+    ...["--shape", shape, "--quant", "q4_0", "--threads", String(threads), "--generate", "64", ...more],
   ];
+  const miniAtDepth = ["--prompt", "512", "--depths", "0,4096"];
   const nano = (count) => [
     ...["--shape", "nano-softmax", "--quant", "q8_0", "--threads", String(count), "--prompt", "512"],
     ...["--generate", "64", "--depths", "0,4096"],
@@ -70,17 +72,20 @@ function runs({ threads, reps, out, peer, checkpoint }) {
     ],
   });
   const miniOwn = ["--shape", "mini", "--quant", "q4"];
+  // With the checkpoint, the run to the greatest depth shows the peak memory too.
+  const miniStored = checkpoint === undefined ? miniOwn : ["--model", checkpoint];
+  const toDepth = "--prompt 0 --generate 64 --depths 0,32768".split(" ");
   const list = [
-    side("mini-softmax", mini("mini-softmax"), ""),
-    side("mini-softmax-same-head", mini("mini-softmax", "--same-head"), " --head 4"),
-    side("mini-lightning", mini("mini-lightning"), ""),
-    side("mini-lightning-256", mini("mini-lightning", "--batch", "256"), ""),
+    side("mini-softmax", mini("mini-softmax", ...miniAtDepth), ""),
+    side("mini-softmax-same-head", mini("mini-softmax", "--same-head", "--prompt", "0", "--depths", "0"), " --head 4"),
+    side("mini-lightning", mini("mini-lightning", ...miniAtDepth), ""),
+    side("mini-lightning-256", mini("mini-lightning", ...miniAtDepth, "--batch", "256"), ""),
     side("nano-softmax-1", nano(1), ""),
     side(`nano-softmax-${String(threads)}`, nano(threads), ""),
     own("mini-pp512", ...miniOwn, "--prompt", "512", "--generate", "0", "--depths", "0"),
     own("mini-pp4096", ...miniOwn, "--prompt", "4096", "--generate", "0", "--depths", "0"),
-    own("mini-depth", ...miniOwn, "--prompt", "0", "--generate", "64", "--depths", "0,32768"),
-    own("mini-depth-kv8", ...miniOwn, "--kv", "q8", "--prompt", "0", "--generate", "64", "--depths", "0,32768"),
+    own("mini-depth", ...miniStored, ...toDepth),
+    own("mini-depth-kv8", ...miniStored, "--kv", "q8", ...toDepth),
     own("nano-sequences", ..."--shape nano --prompt 0 --generate 64 --depths 512 --sequences 8".split(" ")),
     align("align"),
     align("align-kv8", "--kv", "q8"),
@@ -96,7 +101,6 @@ function runs({ threads, reps, out, peer, checkpoint }) {
         ...[tool, "load", "--json", "--model", checkpoint, "--threads", String(threads), "--rounds", String(reps)],
       ],
     });
-    list.push(own("mini-memory", "--model", checkpoint, ..."--prompt 0 --generate 64 --depths 32768".split(" ")));
   }
   return list.filter(({ isPeer }) => !isPeer || peer !== undefined);
 }
@@ -128,9 +132,7 @@ function figures({ threads, checkpoint }) {
     return paths === undefined ? undefined : pick(...paths.map((one) => one[key]));
   };
   const memory = (of) => {
-    const [peak, mapped] = ["peak_rss_bytes", "rss_file_bytes"].map((key) =>
-      row("mini-memory", "tg64", 32768, key)(of),
-    );
+    const [peak, mapped] = ["peak_rss_bytes", "rss_file_bytes"].map((key) => row("mini-depth", "tg64", 32768, key)(of));
     if (peak === undefined || mapped === undefined || checkpoint === undefined) return undefined;
     return (peak - mapped - folderBytes(checkpoint)) / 1e9;
   };
@@ -167,9 +169,22 @@ function folderBytes(folder) {
   return fs.readdirSync(folder).reduce((sum, name) => sum + fs.statSync(path.join(folder, name)).size, 0);
 }
 
-function measure({ name, isPeer, command }, out) {
+function measure({ name, isPeer, rounds, command }, { out, under }) {
   const file = path.join(out, `${name}.json`);
   if (fs.existsSync(file)) return say(`${name}: already there`);
+  if (!isPeer) return start(name, [...under, ...command], (text) => fs.writeFileSync(file, text));
+  // Each round by itself, so that others need to keep off the machine for one at a time.
+  const files = Array.from({ length: rounds }, (_, index) => path.join(out, `${name}.${String(index + 1)}.json`));
+  for (const [index, of] of files.entries()) {
+    if (fs.existsSync(of)) continue;
+    start(`${name}, round ${String(index + 1)}`, [...under, ...command, "--seed", String(index + 1), "--json", of]);
+  }
+  if (!files.every((of) => fs.existsSync(of))) return;
+  const results = files.map((of) => JSON.parse(fs.readFileSync(of, "utf8")));
+  fs.writeFileSync(file, `${JSON.stringify(together(results), null, 1)}\n`);
+}
+
+function start(name, command, keep = () => undefined) {
   say(`${name}: ${command.join(" ")}`);
   const [program, ...args] = command;
   const result = spawnSync(program, args, { stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 26 });
@@ -177,7 +192,35 @@ function measure({ name, isPeer, command }, out) {
   if (result.error !== undefined || (result.status !== 0 && result.stdout.length === 0)) {
     return say(`${name}: failed (${result.error?.message ?? `exit code ${String(result.status)}`})`);
   }
-  if (!isPeer) fs.writeFileSync(file, result.stdout);
+  keep(result.stdout);
+}
+
+/** Results of single rounds of the harness as one of several: all rows, and of each test the medians over the rounds. */
+function together(results) {
+  const numbered = (list, index, key) => (list ?? []).map((one) => ({ ...one, [key]: index + 1 }));
+  const summary = results[0].summary.map(({ test, depth }) => {
+    const lines = results.flatMap((of) => of.summary.filter((line) => line.test === test && line.depth === depth));
+    const speeds = lines.map((line) => line.median);
+    return {
+      ...{ test, depth, reps: lines.length, median: median(speeds) },
+      ...{ min: Math.min(...speeds), max: Math.max(...speeds) },
+      disturbed: lines.reduce((sum, line) => sum + line.disturbed, 0),
+      ...{ vs_median: median(lines.map((line) => line.vs_median)), ratios: lines.map((line) => line.ratio_median) },
+      ratio_median: median(lines.map((line) => line.ratio_median)),
+    };
+  });
+  return {
+    ...results[0],
+    rows: results.flatMap((of, index) => numbered(of.rows, index, "rep")),
+    command: { rounds: results.flatMap((of, index) => numbered(of.command.rounds, index, "round")) },
+    summary,
+  };
+}
+
+function median(numbers) {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 function append({ name, isPeer, isReport }, out) {
@@ -212,6 +255,7 @@ if (isMain(import.meta)) {
         peer: { type: "string" },
         checkpoint: { type: "string" },
         threads: { type: "string", default: "2" },
+        under: { type: "string", default: "" },
         reps: { type: "string", default: "3" },
         only: { type: "string" },
         out: { type: "string", default: at("build", "bench") },
@@ -225,6 +269,7 @@ if (isMain(import.meta)) {
     const isDry = values["dry-run"];
     const settings = {
       ...{ threads: Number(values.threads), reps: Number(values.reps), out: path.resolve(values.out) },
+      under: values.under.split(" ").filter((word) => word !== ""),
       peer: full(values.peer) ?? (isDry ? "PEER" : undefined),
       checkpoint: full(values.checkpoint) ?? (isDry ? "MINI" : undefined),
     };
@@ -239,7 +284,7 @@ if (isMain(import.meta)) {
     }
     await setUp(); // What is measured is today's code.
     fs.mkdirSync(settings.out, { recursive: true });
-    for (const run of chosen) measure(run, settings.out);
+    for (const run of chosen) measure(run, settings);
     if (values.append) for (const run of chosen) append(run, settings.out);
     report(settings);
   });
