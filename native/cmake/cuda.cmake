@@ -29,7 +29,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
 endif()
 
 file(GLOB rs_cuda_files CONFIGURE_DEPENDS cuda/*.cu cuda/kernels/*.cu)
-add_library(rs_cuda STATIC ${rs_cuda_files} error.cc)
+add_library(rs_cuda STATIC ${rs_cuda_files} error.cc io/system_pages.cc)
 target_include_directories(rs_cuda PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(rs_cuda PUBLIC Threads::Threads)
 

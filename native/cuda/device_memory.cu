@@ -1,34 +1,42 @@
 #include <algorithm>
+#include <cstring>
 
 #include "cuda/device_memory.h"
+#include "io/system_pages.h"
 
 namespace ringside::cuda {
 
-// What is given back is given back: those calls are not counted, so a test cannot make them fail and leak.
-DeviceMemory::~DeviceMemory() {
-  if (data_ != nullptr) cudaFree(data_);
-}
-
-PinnedMemory::~PinnedMemory() {
-  if (data_ != nullptr) cudaFreeHost(data_);
-}
-
-Result<DeviceMemory> DeviceMemory::allocate(int64_t bytes) {
-  DeviceMemory memory;
-  if (bytes == 0) return Result<DeviceMemory>(std::move(memory));
-  RS_CUDA(cudaMalloc(&memory.data_, static_cast<size_t>(bytes)));
-  memory.bytes_ = bytes;
-  return Result<DeviceMemory>(std::move(memory));
-}
-
-Result<PinnedMemory> PinnedMemory::allocate(int64_t bytes) {
-  PinnedMemory memory;
-  if (bytes == 0) return Result<PinnedMemory>(std::move(memory));
+Result<uint8_t*> DeviceBytes::take(int64_t bytes) {
   void* data = nullptr;
-  RS_CUDA(cudaHostAlloc(&data, static_cast<size_t>(bytes), cudaHostAllocDefault));
-  memory.data_ = static_cast<uint8_t*>(data);
-  memory.bytes_ = bytes;
-  return Result<PinnedMemory>(std::move(memory));
+  RS_CUDA(cudaMalloc(&data, static_cast<size_t>(bytes)));
+  return static_cast<uint8_t*>(data);
+}
+
+Result<uint8_t*> HostPages::take(int64_t bytes) { return SystemPages::take(bytes, "memory for the GPU"); }
+
+Status pin(const HostMemory& memory) {
+  if (memory.bytes() == 0) return Unit{};
+  RS_CUDA(cudaHostRegister(memory.data(), static_cast<size_t>(memory.bytes()), cudaHostRegisterMapped));
+  void* on_device = nullptr;
+  RS_CUDA(cudaHostGetDevicePointer(&on_device, memory.data(), 0));
+  if (on_device == memory.data()) return Unit{};
+  return Error{ErrorKind::kBackendUnavailable, "memory of the host", "at the same address for the GPU", "another"};
+}
+
+Result<uint8_t*> PinnedPages::take(int64_t bytes) {
+  RS_TRY(HostMemory memory, HostMemory::allocate(bytes));
+  std::memset(memory.data(), 0, static_cast<size_t>(bytes));
+  RS_CHECK(pin(memory));
+  return memory.release();
+}
+
+// What is given back is given back: those calls are not counted, so a test cannot make them fail and leak.
+void DeviceBytes::give_back(uint8_t* data, int64_t) { cudaFree(data); }
+
+void HostPages::give_back(uint8_t* data, int64_t bytes) {
+  // Refused where the memory was never pinned, which the next call must not be blamed for.
+  if (cudaHostUnregister(data) != cudaSuccess) cudaGetLastError();
+  SystemPages::give_back(data, bytes);
 }
 
 PiecePool::PiecePool(int64_t piece_bytes, int64_t block_bytes)

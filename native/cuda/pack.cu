@@ -39,14 +39,15 @@ int64_t stored_groups(const rs_matrix& stored) {
   return (stored.cols + stored.group_columns - 1) / stored.group_columns;
 }
 
-// Half byte j of a stored word is column j. Even columns go to the low half of the word, odd ones to the high half.
-uint32_t unzip_codes(uint32_t word) {
-  const auto gather = [](uint32_t even) {
-    even &= 0x0f0f0f0fu;
-    even = (even | even >> 4) & 0x00ff00ffu;
-    return (even | even >> 8) & 0xffffu;
+// Half byte j of a stored word of 32 bits is column j. Even columns go to the low half of the word, odd ones to the
+// high half. Two words at once.
+uint64_t unzip_codes(uint64_t words) {
+  const auto gather = [](uint64_t even) {
+    even &= 0x0f0f0f0f0f0f0f0fu;
+    even = (even | even >> 4) & 0x00ff00ff00ff00ffu;
+    return (even | even >> 8) & 0x0000ffff0000ffffu;
   };
-  return gather(word) | gather(word >> 4) << 16;
+  return gather(words) | gather(words >> 4) << 16;
 }
 
 using TileRowPointers = std::array<const uint8_t*, kTileRows>;
@@ -57,8 +58,7 @@ void interleave_rows(const TileRowPointers& rows, int64_t row_bytes, uint8_t* bl
   const auto load = [](const uint8_t* from) {
     uint64_t codes;
     std::memcpy(&codes, from, sizeof codes);
-    if constexpr (!kIsQ4) return codes;
-    return uint64_t{unzip_codes(static_cast<uint32_t>(codes >> 32))} << 32 | unzip_codes(static_cast<uint32_t>(codes));
+    return kIsQ4 ? unzip_codes(codes) : codes;
   };
   for (int64_t at = 0; at < row_bytes; at += kRunBytes, blocks += kBlockBytes) {
     for (size_t row = 0; row < kHalfRows; ++row) {

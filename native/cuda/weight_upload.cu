@@ -39,7 +39,7 @@ class Staging {
   }
   Status start(int64_t slot_bytes) {
     RS_CHECK(stream_.create());
-    RS_TRY(memory_, PinnedMemory::allocate(slot_bytes * kSlots));
+    RS_TRY(memory_, PinnedMemory::allocate(slot_bytes * static_cast<int64_t>(kSlots)));
     slot_bytes_ = slot_bytes;
     for (Event& event : copied_) RS_CHECK(event.create());
     return Unit{};
@@ -214,14 +214,15 @@ Result<uint8_t*> place(WeightList& list, const std::vector<size_t>& targets, int
                        const std::function<Status(int64_t bytes)>& admit, Weights& out) {
   Carver counter(nullptr);
   for (const size_t index : targets) place_target(list.targets[index], counter);
-  const int64_t behind = counter.take_bytes(behind_bytes);
+  uint8_t* behind = nullptr;
+  counter.take(behind, behind_bytes);
   RS_CHECK(admit(out.bytes() + counter.bytes()));
   RS_TRY(DeviceMemory memory, DeviceMemory::allocate(counter.bytes()));
   Carver carver(memory.data());
   for (const size_t index : targets) place_target(list.targets[index], carver);
-  uint8_t* const at = memory.data() + behind;
+  carver.take(behind, behind_bytes);
   out.memory.push_back(std::move(memory));
-  return at;
+  return behind;
 }
 
 }  // namespace

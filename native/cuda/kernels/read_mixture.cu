@@ -4,6 +4,7 @@
 #include "cuda/cuda_call.h"
 #include "cuda/kernels/mixture_lists.h"
 #include "cuda/kernels/read_mixture.h"
+#include "owned_memory.h"
 
 namespace ringside::cuda {
 namespace {
@@ -59,26 +60,22 @@ Scratch divide(const DeviceModel& model, int64_t width, int64_t rows, int32_t ti
   const bool shared = model.has_shared != 0;
   const int64_t slots = rows * config.experts_per_token, places = slots + (shared ? rows : 0);
   Scratch s{};
-  uint8_t* const base = static_cast<uint8_t*>(memory);
-  const auto take = [&](auto*& pointer, int64_t count) {
-    using T = std::remove_reference_t<decltype(*pointer)>;
-    pointer = reinterpret_cast<T*>(base + s.bytes);
-    s.bytes += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
-  };
   s.lists.tile_rows = tile_rows;
   s.lists.max_tiles = most_tiles(config, shared, rows, tile_rows);
-  take(s.logits, rows * config.experts);
-  take(s.lists.chosen, slots);
-  take(s.lists.weights, slots);
-  take(s.lists.place, slots);
-  take(s.lists.counts, config.experts);
-  take(s.lists.starts, config.experts + 1);
-  take(s.lists.gather, places);
-  take(s.lists.tiles, s.lists.max_tiles);
-  take(s.lists.tile_count, 1);
-  take(s.ordered, rows * config.hidden);
-  take(s.inner, places * width);
-  take(s.results, places * model.config.hidden);
+  Carver carver(static_cast<uint8_t*>(memory));
+  carver.take(s.logits, rows * config.experts);
+  carver.take(s.lists.chosen, slots);
+  carver.take(s.lists.weights, slots);
+  carver.take(s.lists.place, slots);
+  carver.take(s.lists.counts, config.experts);
+  carver.take(s.lists.starts, config.experts + 1);
+  carver.take(s.lists.gather, places);
+  carver.take(s.lists.tiles, s.lists.max_tiles);
+  carver.take(s.lists.tile_count, 1);
+  carver.take(s.ordered, rows * config.hidden);
+  carver.take(s.inner, places * width);
+  carver.take(s.results, places * config.hidden);
+  s.bytes = carver.bytes();
   return s;
 }
 
