@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "cuda/device.h"
 #include "cuda/forward.h"
 #include "cuda/memory_plan.h"
 #include "model/backend.h"
@@ -30,12 +31,8 @@ Status check_kv_format(int32_t format) {
                std::to_string(format)};
 }
 
-int64_t workspace_bytes(const DeviceModel& model, int64_t rows) {
-  return Workspace::planned_bytes(model, rows) + step_scratch_bytes(model);
-}
-
-int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format,
-                    rs_memory_plan* out, rs_error* error) {
+int32_t plan(const rs_config* config, int32_t format, int64_t group_columns, int32_t kv_format, rs_memory_plan* out,
+             rs_error* error) {
   return guarded(error, "memory plan", [&]() -> Status {
     if (format < RS_WEIGHT_F32 || format > RS_WEIGHT_FP8) {
       return Error{ErrorKind::kArgumentInvalid, "format", "0..4", std::to_string(format)};
@@ -47,30 +44,20 @@ int32_t plan_memory(const rs_config* config, int32_t format, int64_t group_colum
     RS_CHECK(check_shape(*config));
     Weights weights;
     describe_model(*config, weights);
-    RS_CHECK(check_step_shape(weights.model));
     weights.model.kv_format = static_cast<rs_kv_format>(kv_format);
-    const MemoryPlan plan = plan_sessions(weights.model);
+    RS_CHECK(check_step_shape(weights.model));
+    const MemoryPlan sessions = plan_sessions(weights.model);
     out->weight_bytes = planned_weight_bytes(weights.model, format, group_columns);
-    out->state_bytes = plan.state_bytes + plan.open_rows_bytes;
-    out->kv_bytes_per_token = plan.page_bytes / kPageTokens;
+    out->state_bytes = sessions.state_bytes + sessions.open_rows_bytes;
+    out->kv_bytes_per_token = sessions.page_bytes / kPageTokens;
     out->scratch_bytes = workspace_bytes(weights.model, kSlabRows) + out->state_bytes;
     return Unit{};
   });
 }
 
-// The longest slab for which there is room; if there is none at all, the error says what the shortest needs.
-Result<int64_t> plan_slab(MemoryPlan& plan, const DeviceModel& model, int64_t taken_bytes) {
-  for (int64_t rows = kSlabRows;; rows /= 2) {
-    plan.workspace_bytes = workspace_bytes(model, rows);
-    const Status enough = check_memory(plan, taken_bytes);
-    if (enough.ok()) return rows;
-    if (enough.error().kind != ErrorKind::kOutOfMemory || rows == kLeastSlabRows) return enough.error();
-  }
-}
-
 Status name_device(Loaded& loaded) {
   cudaDeviceProp properties{};
-  RS_CUDA(cudaGetDeviceProperties(&properties, 0));
+  RS_CUDA(cudaGetDeviceProperties(&properties, loaded.device_index));
   loaded.isa = "sm_" + std::to_string(properties.major * 10 + properties.minor);
   loaded.device = std::string(properties.name) + ", " + loaded.isa;
   if (properties.major >= 8) return Unit{};
@@ -86,23 +73,29 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   }
   RS_CHECK(check_kv_format(options.kv_format));
   RS_CHECK(check_shape(config));
+  RS_TRY(loaded.device_index, choose_device(options.device_index));
   RS_CHECK(name_device(loaded));
+  RS_CHECK(use_device(loaded.device_index));
   RS_CHECK(loaded.stream.create());
   for (Event& event : loaded.layer_ends) RS_CHECK(event.create());
   const int available = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kLoaderThreads);
   loaded.threads = options.threads == 0 ? available : options.threads;
   describe_model(config, loaded.weights);
-  RS_CHECK(check_step_shape(loaded.model()));
   loaded.weights.model.kv_format = static_cast<rs_kv_format>(options.kv_format);
-  MemoryPlan plan = plan_sessions(loaded.model());
-  int64_t slab_rows = 0;
-  const auto admit = [&](int64_t bytes) -> Status {
-    plan.weight_bytes = bytes;
-    RS_TRY(slab_rows, plan_slab(plan, loaded.model(), loaded.weights.bytes()));
-    return Unit{};
+  RS_CHECK(check_step_shape(loaded.model()));
+  MemoryPlan plan;
+  const auto choose = [&](const WeightBytes& bytes) -> Result<std::vector<size_t>> {
+    RS_TRY(const MemoryLimits limits, memory_limits(loaded.device_index, options.device_memory_bytes));
+    RS_TRY(plan, plan_memory(loaded.model(), bytes, limits));
+    return plan.host_layers;
   };
-  RS_CHECK(load_weights(source, options, loaded.threads, admit, loaded.weights));
-  RS_CHECK(Workspace::allocate(loaded.model(), slab_rows, loaded.workspace));
+  RS_CHECK(load_weights(source, options, loaded.threads, loaded.device_index, choose, loaded.weights));
+  if (!plan.host_layers.empty()) {
+    loaded.experts = std::make_unique<ExpertStream>();
+    RS_CHECK(loaded.experts->create(loaded.model(), plan));
+    loaded.device += ", " + gigabytes(plan.host_bytes) + " of experts in memory of the host";
+  }
+  RS_CHECK(Workspace::allocate(loaded.model(), plan.slab_rows, loaded.workspace));
   loaded.pools = std::make_unique<SessionPools>(loaded.model(), plan);
   RS_TRY(loaded.spare, LinearState::take(*loaded.pools, loaded.stream));
   RS_TRY(StepPath* const step_path, make_step_path(loaded.model(), loaded.stream.get()));
@@ -120,7 +113,10 @@ int32_t load(const rs_config* config, const rs_weight_source* source, const rs_l
   });
 }
 
-void unload(rs_model* model) { delete &of(model); }
+void unload(rs_model* model) {
+  (void)use_device(of(model).device_index);
+  delete &of(model);
+}
 const char* device(const rs_model* model) { return of(model).device.c_str(); }
 const char* isa(const rs_model* model) { return of(model).isa.c_str(); }
 int32_t threads(const rs_model* model) { return of(model).threads; }
@@ -130,6 +126,7 @@ int32_t open(rs_model* model, rs_session** out, rs_error* error) {
   return guarded(error, "session", [&]() -> Status {
     Loaded& loaded = of(model);
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     auto session = std::make_unique<Session>(&loaded, *loaded.pools);
     RS_CHECK(open_session(*session, loaded.stream));
     *out = reinterpret_cast<rs_session*>(session.release());
@@ -152,13 +149,14 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
     RS_CHECK(check_tokens(session, tokens, count));
     Loaded& loaded = loaded_of(session);
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     Forward forward(loaded, poll);
     for (int64_t done = 0; done < count;) {
       const int64_t rows = std::min(loaded.workspace.rows, count - done);
       const bool is_last = done + rows == count;
       const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
       float* to = want == RS_LOGITS_ALL ? logits + done * loaded.model().config.vocab_rows : logits;
-      RS_CHECK(forward.read({&session, tokens + done, rows, wanted, to}));
+      RS_CHECK(forward.read({&session, tokens + done, rows, wanted, to, is_last}));
       done += rows;
       if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
     }
@@ -175,6 +173,7 @@ int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_pol
       return check_tokens(session, part.tokens, part.count);
     }));
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     return run_steps(loaded, steps, count, poll);
   });
 }
@@ -193,6 +192,7 @@ int32_t save(rs_session* handle, rs_snapshot** out, rs_error* error) {
     const Session& session = of(handle);
     Loaded& loaded = loaded_of(session);
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     auto snapshot = std::make_unique<Snapshot>();
     RS_CHECK(save_session(session, loaded.stream, *snapshot));
     *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
@@ -208,6 +208,7 @@ int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_
       return Error{ErrorKind::kStateInvalid, "snapshot", "the model it was saved from", ""};
     }
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     auto session = std::make_unique<Session>(&loaded, *loaded.pools);
     RS_CHECK(restore_session(snapshot, loaded.stream, *session));
     *out = reinterpret_cast<rs_session*>(session.release());
@@ -224,6 +225,7 @@ int32_t norms(const rs_session* handle, float* out, rs_error* error) {
     const Session& session = of(handle);
     Loaded& loaded = loaded_of(session);
     const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
     return state_norms(session, loaded.stream, out);
   });
 }
@@ -236,7 +238,7 @@ extern "C" __attribute__((visibility("default"))) const rs_backend* rs_cuda_back
   static constexpr rs_backend kBackend = {
       RS_BACKEND_VERSION,
       "cuda",
-      cuda::plan_memory,
+      cuda::plan,
       cuda::load,
       cuda::unload,
       cuda::device,

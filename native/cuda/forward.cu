@@ -26,6 +26,7 @@ Status Forward::queue_layers(const Slab& slab) {
   RS_CUDA(cudaMemcpyAsync(work_.tokens, slab.tokens, static_cast<size_t>(slab.rows) * sizeof(int32_t),
                           cudaMemcpyHostToDevice, stream()));
   RS_CHECK(embed_rows(model_, work_.tokens, slab.rows, work_.residual, stream()));
+  if (loaded_.experts != nullptr) RS_CHECK(loaded_.experts->begin(slab.rows, slab.is_last, stream()));
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     RS_CHECK(attend(model_.layers[i], slab));
     RS_CHECK(feed_forward(model_.layers[i], slab.rows));
@@ -67,7 +68,7 @@ Status Forward::feed_forward(const DeviceLayer& layer, int64_t rows) {
     RS_CHECK(norm_rows_split(work_.residual, layer.post_attention_norm, config.rms_eps, hidden, rows, work_.normed,
                              3 * hidden, stream()));
     return read_mixture(model_, layer, {work_.normed, 3 * hidden, rows}, work_.residual, nullptr, nullptr,
-                        work_.scratch, stream());
+                        work_.scratch, stream(), loaded_.experts.get());
   }
   const int64_t width = layer.mlp.width;
   RS_CHECK(norm_rows(work_.residual, layer.post_attention_norm, config.rms_eps, hidden, rows, work_.normed, hidden,

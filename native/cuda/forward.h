@@ -16,6 +16,7 @@ struct Slab {
   int64_t rows = 0;
   int64_t wanted = 0;  // of the last rows, whose logits go to
   float* logits = nullptr;
+  bool is_last = true;  // of those that are read one after the other
 };
 
 class Forward {

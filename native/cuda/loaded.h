@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 
+#include "cuda/expert_stream.h"
 #include "cuda/kernels/step.h"
 #include "cuda/session.h"
 #include "cuda/stream.h"
@@ -24,10 +25,12 @@ struct Loaded {
   Stream stream;
   std::array<Event, kLayersAhead> layer_ends;
   Weights weights;
+  std::unique_ptr<ExpertStream> experts;  // null: all are on the device
   Workspace workspace;
   std::unique_ptr<SessionPools> pools;
   LinearState spare;  // written by a slab, and exchanged with the session's when it is through
   std::unique_ptr<StepPath, StepPathDeleter> step_path;
+  int32_t device_index = 0;
   std::string device, isa;
   int threads = 1;  // that loaded it
   std::mutex running;

@@ -30,6 +30,7 @@ struct DeviceLayer {
   int32_t is_softmax = 0;
   int32_t is_dense = 0;     // its MLP
   int32_t kind_index = 0;   // among the layers of its kind of attention
+  int32_t is_on_host = 0;   // its experts: mlp then points at pinned memory of the host
   const float* input_norm;  // [hidden]
   const float* post_attention_norm;
   const float* query_norm;   // [128]

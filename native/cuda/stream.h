@@ -38,6 +38,7 @@ class Event {
   ~Event() {
     if (handle_ != nullptr) cudaEventDestroy(handle_);
   }
+  cudaEvent_t get() const { return handle_; }
   Status create() {
     RS_CUDA(cudaEventCreateWithFlags(&handle_, cudaEventBlockingSync | cudaEventDisableTiming));
     return Unit{};

@@ -18,11 +18,11 @@ class Lister {
 
   Status run() {
     RS_CHECK(add("model.word_embeddings", config_.vocab_rows, config_.hidden, &model_.embedding));
-    for (int64_t i = 0; i < config_.layers; ++i) {
+    for (int32_t i = 0; i < config_.layers; ++i) {
       DeviceLayer& layer = model_.layers[static_cast<size_t>(i)];
       const std::string prefix = "model.layers." + std::to_string(i) + ".";
       RS_CHECK(list_attention(i, prefix, layer));
-      RS_CHECK(list_feed_forward(prefix + "mlp.", layer));
+      RS_CHECK(list_feed_forward(i, prefix + "mlp.", layer));
     }
     RS_CHECK(add_vector("model.norm.weight", config_.hidden, &model_.final_norm));
     return add("lm_head", config_.vocab_rows, config_.hidden, &model_.lm_head);
@@ -44,8 +44,8 @@ class Lister {
     return add(attention + "dense", config_.hidden, model_.width, &layer.dense);
   }
 
-  Status list_feed_forward(const std::string& prefix, DeviceLayer& layer) {
-    if (layer.is_dense != 0) return add_mlp({prefix}, config_.dense_width, layer.mlp);
+  Status list_feed_forward(int32_t index, const std::string& prefix, DeviceLayer& layer) {
+    if (layer.is_dense != 0) return add_mlp({prefix}, config_.dense_width, layer.mlp, -1);
     WeightTarget router;
     router.kind = Kind::kRouter;
     router.bases = {prefix + "gate"};
@@ -62,17 +62,20 @@ class Lister {
     std::vector<std::string> experts;
     for (int32_t e = 0; e < config_.experts; ++e) experts.push_back(prefix + "experts." + std::to_string(e) + ".");
     if (model_.has_shared != 0) experts.push_back(prefix + "shared_experts.");
-    return add_mlp(experts, config_.expert_width, layer.mlp);
+    return add_mlp(experts, config_.expert_width, layer.mlp, index);
   }
 
-  Status add_mlp(const std::vector<std::string>& prefixes, int64_t width, DeviceMlp& to) {
+  // `expert_layer`: -1 for one that is dense.
+  Status add_mlp(const std::vector<std::string>& prefixes, int64_t width, DeviceMlp& to, int32_t expert_layer) {
     to.width = static_cast<int32_t>(width);
     WeightTarget gate_up;
     gate_up.kind = Kind::kGateUp;
+    gate_up.expert_layer = expert_layer;
     gate_up.rows = width;
     gate_up.columns = config_.hidden;
     gate_up.stack = &to.gate_up;
     WeightTarget down;
+    down.expert_layer = expert_layer;
     down.rows = config_.hidden;
     down.columns = width;
     down.stack = &to.down;
@@ -159,15 +162,43 @@ int64_t WeightTarget::tile_bytes() const {
   return tile_block_bytes() + floats * static_cast<int64_t>(sizeof(float));
 }
 
+void WeightTarget::cut(Carver& carver, uint8_t*& to_blocks, float*& to_scales, float*& to_offsets) const {
+  const DeviceMatrix first = shape();
+  carver.take(to_blocks, first.block_bytes() * entries());
+  carver.take(to_scales, first.scale_count() * entries());
+  if (form.has_offsets) carver.take(to_offsets, first.scale_count() * entries());
+}
+
+int64_t WeightTarget::bytes() const {
+  Carver counter(nullptr);
+  uint8_t* no_blocks = nullptr;
+  float* no_floats = nullptr;
+  cut(counter, no_blocks, no_floats, no_floats);
+  return counter.bytes();
+}
+
+WeightBytes WeightList::bytes() const {
+  WeightBytes sum;
+  sum.resident = static_cast<int64_t>(floats.size() * sizeof(float)) + Carver::kAlignment;
+  for (const WeightTarget& target : targets) {
+    if (target.expert_layer < 0) {
+      sum.resident += target.bytes();
+      continue;
+    }
+    const auto layer = static_cast<size_t>(target.expert_layer);
+    if (sum.experts.empty() || sum.experts.back().layer != layer) sum.experts.push_back({layer});
+    (target.kind == Kind::kGateUp ? sum.experts.back().gate_up : sum.experts.back().down) = target.bytes();
+  }
+  return sum;
+}
+
 Status list_weights(const rs_weight_source& source, Weights& out, WeightList& list) {
   return Lister(source, out, list).run();
 }
 
 void place_target(WeightTarget& target, Carver& carver) {
+  target.cut(carver, target.blocks, target.scales, target.offsets);
   DeviceMatrix first = target.shape();
-  carver.take(target.blocks, first.block_bytes() * target.entries());
-  carver.take(target.scales, first.scale_count() * target.entries());
-  if (target.form.has_offsets) carver.take(target.offsets, first.scale_count() * target.entries());
   first.blocks = target.blocks;
   first.scales = first.group_columns == 0 ? nullptr : target.scales;
   first.offsets = target.form.has_offsets ? target.offsets : nullptr;

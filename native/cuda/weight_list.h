@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/memory_plan.h"
 #include "cuda/weights.h"
 
 namespace ringside::cuda {
@@ -16,7 +17,9 @@ struct WeightTarget {
   // The stored matrices, each [rows, columns]: one for each entry of the stack; of kGateUp gate and up in turn.
   std::vector<std::string> bases;
   int64_t rows = 0, columns = 0;
-  WeightForm form;                 // holds every matrix looked at so far
+  WeightForm form;            // holds every matrix looked at so far
+  int32_t expert_layer = -1;  // whose experts these are; -1: none's
+  bool is_on_host = false;
   bool has_low = false;            // of a router: whose weights have more than bf16 holds
   DeviceMatrix* matrix = nullptr;  // one of these two describes it to the kernels
   DeviceStack* stack = nullptr;
@@ -32,6 +35,9 @@ struct WeightTarget {
   int64_t tile_scales() const { return shape().scale_count() / tiles(); }
   // Of blocks, scales and offsets together.
   int64_t tile_bytes() const;
+  // Of all entries; all scales lie behind all blocks, and offsets behind scales.
+  void cut(Carver& carver, uint8_t*& to_blocks, float*& to_scales, float*& to_offsets) const;
+  int64_t bytes() const;
 };
 
 struct WeightList {
@@ -43,7 +49,7 @@ struct WeightList {
   std::vector<float> floats;          // all vectors, one after the other
   std::vector<Vector> vectors;
 
-  int64_t vector_bytes() const { return static_cast<int64_t>(floats.size() * sizeof(float)); }
+  WeightBytes bytes() const;
 };
 
 // Reads the vectors, and a few rows of the first and the last matrix of each stack for their form.

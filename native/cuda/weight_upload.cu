@@ -6,12 +6,12 @@
 #include <map>
 #include <mutex>
 #include <new>
-#include <numeric>
 #include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
 
+#include "cuda/device.h"
 #include "cuda/lent_rows.h"
 #include "cuda/stream.h"
 #include "cuda/weight_list.h"
@@ -70,15 +70,13 @@ class Staging {
 
 class Uploader {
  public:
-  Uploader(const rs_weight_source& source, const rs_load_options& options, WeightList& list)
-      : source_(source), options_(options), list_(list) {}
+  Uploader(const rs_weight_source& source, const rs_load_options& options, int32_t device, const WeightList& list)
+      : source_(source), options_(options), device_(device), list_(list) {}
 
-  // Uploads the targets. Those whose form turned out too narrow are in too_narrow() after it, with the form that holds
-  // all of their matrices; what was uploaded of them is of no use.
-  Status run(const std::vector<size_t>& targets, int threads) {
-    cut(targets);
-    too_narrow_.clear();
-    next_ = done_ = 0;
+  // Once. Targets whose form turned out too narrow are in too_narrow() after it, with the form that holds all of their
+  // matrices; what was uploaded of them is of no use.
+  Status run(int threads) {
+    cut();
     {
       std::vector<std::jthread> others;
       others.reserve(static_cast<size_t>(threads));
@@ -97,10 +95,8 @@ class Uploader {
   const std::map<size_t, WeightForm>& too_narrow() const { return too_narrow_; }
 
  private:
-  void cut(const std::vector<size_t>& targets) {
-    slices_.clear();
-    slot_bytes_ = 0;
-    for (const size_t index : targets) {
+  void cut() {
+    for (size_t index = 0; index < list_.targets.size(); ++index) {
       const WeightTarget& target = list_.targets[index];
       const int64_t tiles = target.tiles();
       const int64_t most = std::clamp<int64_t>(kSliceWeights / (target.shape().columns * kTileRows), 1, tiles);
@@ -124,6 +120,7 @@ class Uploader {
   }
 
   Status take_slices(bool is_caller) {
+    RS_CHECK(use_device(device_));
     Staging staging;
     RS_CHECK(staging.start(slot_bytes_));
     TilePacker packer;
@@ -144,7 +141,7 @@ class Uploader {
   }
 
   Status send(const Slice& slice, TilePacker& packer, Staging& staging) {
-    WeightTarget& target = list_.targets[slice.target];
+    const WeightTarget& target = list_.targets[slice.target];
     const int64_t parts = target.parts();
     const int64_t part_rows = kTileRows / parts;  // of a tile
     std::array<std::optional<LentRows>, 2> lent;
@@ -156,17 +153,39 @@ class Uploader {
       RS_TRY(const bool fits, admit(slice.target, base, rows.get()));
       if (!fits) return Unit{};
     }
+    const TileMemory end = place_of(target, slice);
+    if (target.is_on_host) {
+      pack(target, slice, *lent[0], *lent[static_cast<size_t>(parts - 1)], packer, end);
+      return Unit{};
+    }
     RS_TRY(uint8_t* const slot, staging.next());
     const int64_t scale_bytes = slice.tiles * target.tile_scales() * static_cast<int64_t>(sizeof(float));
     const int64_t block_bytes = slice.tiles * target.tile_block_bytes();
     auto* const scales = reinterpret_cast<float*>(slot + block_bytes);
     float* const offsets = target.form.has_offsets ? scales + slice.tiles * target.tile_scales() : nullptr;
+    pack(target, slice, *lent[0], *lent[static_cast<size_t>(parts - 1)], packer, {slot, scales, offsets});
+    RS_CHECK(staging.copy(end.blocks, slot, block_bytes));
+    RS_CHECK(staging.copy(end.scales, scales, scale_bytes));
+    if (offsets != nullptr) RS_CHECK(staging.copy(end.offsets, offsets, scale_bytes));
+    return staging.sent();
+  }
+
+  // Where a slice lies in the end.
+  static TileMemory place_of(const WeightTarget& target, const Slice& slice) {
+    const int64_t tile = slice.entry * target.tiles() + slice.first_tile;
+    const int64_t scales = tile * target.tile_scales();
+    return {target.blocks + tile * target.tile_block_bytes(), target.scales + scales,
+            target.form.has_offsets ? target.offsets + scales : nullptr};
+  }
+
+  static void pack(const WeightTarget& target, const Slice& slice, const LentRows& first_part,
+                   const LentRows& last_part, TilePacker& packer, const TileMemory& slice_memory) {
+    const int64_t parts = target.parts();
+    const int64_t part_rows = kTileRows / parts;
     for (int64_t tile = 0; tile < slice.tiles; ++tile) {
       const int64_t first = tile * target.tile_scales();
-      const TileMemory to{slot + tile * target.tile_block_bytes(), scales + first,
-                          offsets == nullptr ? nullptr : offsets + first};
-      const LentRows& first_part = *lent[0];
-      const LentRows& last_part = *lent[static_cast<size_t>(parts - 1)];
+      const TileMemory to{slice_memory.blocks + tile * target.tile_block_bytes(), slice_memory.scales + first,
+                          slice_memory.offsets == nullptr ? nullptr : slice_memory.offsets + first};
       const int64_t row = first_part.first_row() + tile * part_rows;
       if (target.kind == WeightTarget::Kind::kRouter) {
         packer.pack_router(first_part.get(), row, target.has_low, to);
@@ -175,13 +194,6 @@ class Uploader {
         packer.pack({&first_part.get(), row}, {&last_part.get(), other_row}, target.form, to);
       }
     }
-    const int64_t tile = slice.entry * target.tiles() + slice.first_tile;
-    RS_CHECK(staging.copy(target.blocks + tile * target.tile_block_bytes(), slot, block_bytes));
-    RS_CHECK(staging.copy(target.scales + tile * target.tile_scales(), scales, scale_bytes));
-    if (offsets != nullptr) {
-      RS_CHECK(staging.copy(target.offsets + tile * target.tile_scales(), offsets, scale_bytes));
-    }
-    return staging.sent();
   }
 
   // Whether the target's form holds what was read. If not, the form that would hold both is noted; the target's own
@@ -199,7 +211,8 @@ class Uploader {
 
   const rs_weight_source& source_;
   const rs_load_options& options_;
-  WeightList& list_;
+  int32_t device_;
+  const WeightList& list_;
   std::vector<Slice> slices_;
   int64_t slot_bytes_ = 0;
   std::atomic<size_t> next_{0}, done_{0};
@@ -209,45 +222,50 @@ class Uploader {
   std::optional<Error> failure_;
 };
 
-// Memory for these targets, and what lies behind it for `behind_bytes`.
-Result<uint8_t*> place(WeightList& list, const std::vector<size_t>& targets, int64_t behind_bytes,
-                       const std::function<Status(int64_t bytes)>& admit, Weights& out) {
-  Carver counter(nullptr);
-  for (const size_t index : targets) place_target(list.targets[index], counter);
-  uint8_t* behind = nullptr;
-  counter.take(behind, behind_bytes);
-  RS_CHECK(admit(out.bytes() + counter.bytes()));
-  RS_TRY(DeviceMemory memory, DeviceMemory::allocate(counter.bytes()));
-  Carver carver(memory.data());
-  for (const size_t index : targets) place_target(list.targets[index], carver);
-  carver.take(behind, behind_bytes);
-  out.memory.push_back(std::move(memory));
-  return behind;
+// Memory for everything.
+Status place(WeightList& list, const std::vector<size_t>& host_layers, Weights& out) {
+  float* vectors = nullptr;
+  const auto cut_resident = [&](Carver carver) {
+    for (WeightTarget& target : list.targets) {
+      if (!target.is_on_host) place_target(target, carver);
+    }
+    carver.take(vectors, static_cast<int64_t>(list.floats.size()));
+    return carver.bytes();
+  };
+  for (DeviceLayer& layer : out.model.layers) layer.is_on_host = 0;
+  for (const size_t layer : host_layers) out.model.layers[layer].is_on_host = 1;
+  for (WeightTarget& target : list.targets) {
+    target.is_on_host =
+        target.expert_layer >= 0 && out.model.layers[static_cast<size_t>(target.expert_layer)].is_on_host != 0;
+    if (!target.is_on_host) continue;
+    RS_TRY(HostMemory memory, HostMemory::allocate(target.bytes()));
+    Carver carver(memory.data());
+    place_target(target, carver);
+    out.host_memory.push_back(std::move(memory));
+  }
+  RS_TRY(out.memory, DeviceMemory::allocate(cut_resident(Carver(nullptr))));
+  cut_resident(Carver(out.memory.data()));
+  RS_CUDA(cudaMemcpy(vectors, list.floats.data(), list.floats.size() * sizeof(float), cudaMemcpyHostToDevice));
+  for (const WeightList::Vector& vector : list.vectors) *vector.to = vectors + vector.begin;
+  return Unit{};
 }
 
 }  // namespace
 
-Status load_weights(const rs_weight_source& source, const rs_load_options& options, int threads,
-                    const std::function<Status(int64_t bytes)>& admit, Weights& out) {
+Status load_weights(const rs_weight_source& source, const rs_load_options& options, int threads, int32_t device,
+                    const Placement& choose, Weights& out) {
   WeightList list;
   RS_CHECK(list_weights(source, out, list));
-  std::vector<size_t> targets(list.targets.size());
-  std::iota(targets.begin(), targets.end(), size_t{0});
-  RS_TRY(uint8_t* const vectors, place(list, targets, list.vector_bytes(), admit, out));
-  RS_CUDA(cudaMemcpy(vectors, list.floats.data(), static_cast<size_t>(list.vector_bytes()), cudaMemcpyHostToDevice));
-  for (const WeightList::Vector& vector : list.vectors) {
-    *vector.to = reinterpret_cast<const float*>(vectors) + vector.begin;
-  }
-  Uploader uploader(source, options, list);
-  RS_CHECK(uploader.run(targets, threads));
-  if (!uploader.too_narrow().empty()) {
-    targets.clear();
-    for (const auto& [index, form] : uploader.too_narrow()) {
-      list.targets[index].form = form;
-      targets.push_back(index);
-    }
-    RS_CHECK(place(list, targets, 0, admit, out));
-    RS_CHECK(uploader.run(targets, threads));
+  for (bool is_wide_enough = false; !is_wide_enough;) {
+    RS_TRY(const std::vector<size_t> host_layers, choose(list.bytes()));
+    RS_CHECK(place(list, host_layers, out));
+    Uploader uploader(source, options, device, list);
+    RS_CHECK(uploader.run(threads));
+    for (const HostMemory& memory : out.host_memory) RS_CHECK(pin(memory));
+    is_wide_enough = uploader.too_narrow().empty();
+    // Few checkpoints mix formats in a layer's experts, so all of it once more is soon enough.
+    for (const auto& [index, form] : uploader.too_narrow()) list.targets[index].form = form;
+    if (!is_wide_enough) out.memory = {}, out.host_memory.clear();
   }
   if (options.progress == nullptr || options.progress(options.progress_context, 1.0f) == 0) return Unit{};
   return Error{ErrorKind::kCancelled, "load", "", ""};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend_model.h"
+#include "backend_steps.h"
 #include "check.h"
 #include "cuda/cuda_call.h"
 #include "device_data.h"
@@ -23,6 +24,7 @@ using backend_model::Bits;
 using backend_model::Model;
 using backend_model::same_bits;
 using backend_model::Session;
+using backend_steps::milliseconds;
 
 constexpr int64_t kVocab = 160;
 
@@ -106,26 +108,9 @@ void check_near(const char* what, const Bits& got, const Bits& truth, float bias
   CHECK(d.divergence < 1e-3);
 }
 
-// Logits of every token of `ids`, taken by steps of the given lengths, the last repeating.
-Bits step_through(const rs_backend* backend, Model& model, Session& session, const std::vector<int32_t>& ids,
-                  const std::vector<int64_t>& lengths) {
-  Bits logits(ids.size() * kVocab, NAN);
-  size_t piece = 0;
-  for (size_t done = 0; done < ids.size();) {
-    const size_t count =
-        std::min(ids.size() - done, static_cast<size_t>(lengths[std::min(piece++, lengths.size() - 1)]));
-    const rs_step step{session.get(), ids.data() + done, static_cast<int64_t>(count), RS_LOGITS_ALL,
-                       logits.data() + done * kVocab};
-    rs_error error{};
-    CHECK_EQ(backend->step(model.get(), &step, 1, nullptr, &error), 0);
-    done += count;
-  }
-  return logits;
-}
-
 Bits step_through(Small& small, Session& session, const std::vector<int32_t>& ids,
                   const std::vector<int64_t>& lengths) {
-  return step_through(rs_cuda_backend(), *small.model, session, ids, lengths);
+  return backend_steps::step_through(rs_cuda_backend(), *small.model, session, ids, lengths, kVocab);
 }
 
 TEST("read path: logits and states are near those of the reference, in every format") {
@@ -360,9 +345,9 @@ int64_t free_bytes() {
 }
 
 // Everything that a session lives through. Stops at the first call that fails and says its kind; -1: none did.
-int32_t live(random_model::Shape& shape, small_model::Source& source, Bits& logits) {
+int32_t live(random_model::Shape& shape, small_model::Source& source, Bits& logits, int64_t most_bytes) {
   const rs_backend* backend = rs_cuda_backend();
-  const rs_load_options options{2, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
+  const rs_load_options options{2, "", RS_KV_BF16, nullptr, nullptr, most_bytes, -1};
   const std::vector<int32_t> ids = random_model::tokens(5, 150, static_cast<int32_t>(kVocab));
   rs_error error{};
   rs_model* model = nullptr;
@@ -400,12 +385,11 @@ int32_t live(random_model::Shape& shape, small_model::Source& source, Bits& logi
   return kind;
 }
 
-TEST("whichever call of the runtime fails, the error is ours, no memory stays behind and a retry gives the same bits") {
-  random_model::Shape shape = small_model::shape();
+void check_failing_calls(random_model::Shape shape, int64_t most_bytes) {
   random_model::Source random(11, RS_WEIGHT_Q8, 128);
   small_model::Source source(random);
   Bits truth(kVocab, NAN);
-  CHECK_EQ(live(shape, source, truth), -1);
+  CHECK_EQ(live(shape, source, truth, most_bytes), -1);
   const int64_t baseline = free_bytes();
   int64_t n = 0;
   for (bool was_reached = true; was_reached;) {
@@ -414,7 +398,7 @@ TEST("whichever call of the runtime fails, the error is ours, no memory stays be
     Bits logits(kVocab, NAN);
     ringside::cuda::fail_call(n, cudaErrorUnknown);
     const int64_t before = ringside::cuda::calls_made();
-    const int32_t kind = live(shape, source, logits);
+    const int32_t kind = live(shape, source, logits, most_bytes);
     was_reached = ringside::cuda::calls_made() - before >= n;
     ringside::cuda::fail_call(0, cudaSuccess);
     CHECK_EQ(kind, was_reached ? static_cast<int32_t>(ringside::ErrorKind::kInternal) : -1);
@@ -425,17 +409,17 @@ TEST("whichever call of the runtime fails, the error is ours, no memory stays be
   CHECK(n > 100);
 }
 
-// Milliseconds of a call, the median of several.
-template <class Call>
-double milliseconds(int times, const Call& call) {
-  std::vector<double> all;
-  for (int i = 0; i < times; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    call();
-    all.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::ranges::sort(all);
-  return all[all.size() / 2];
+TEST("whichever call of the runtime fails, the error is ours, no memory stays behind and a retry gives the same bits") {
+  check_failing_calls(small_model::shape(), 0);
+}
+
+TEST("the same with experts on the host") {
+  random_model::Shape shape = small_model::expert_shape();
+  rs_memory_plan plan{};
+  rs_error error{};
+  CHECK_EQ(rs_cuda_backend()->plan_memory(shape.ready(), RS_WEIGHT_Q8, 128, RS_KV_BF16, &plan, &error), 0);
+  // Less than the weights alone.
+  check_failing_calls(shape, plan.weight_bytes * 9 / 10);
 }
 
 void bench(const char* name, rs_weight_format format) {

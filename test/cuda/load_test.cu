@@ -2,6 +2,7 @@
 // packed, whatever formats meet in a stack; what fails leaves no memory behind.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -10,9 +11,11 @@
 #include <vector>
 
 #include "check.h"
+#include "cuda/device.h"
 #include "cuda/memory_plan.h"
 #include "cuda/session.h"
 #include "cuda/weights.h"
+#include "cuda/workspace.h"
 #include "device_data.h"
 #include "mini_model.h"
 #include "small_model.h"
@@ -26,7 +29,7 @@ using ringside::cuda::test::bench_asked;
 template <class T>
 std::vector<T> download(const T* from, int64_t count) {
   std::vector<T> values(static_cast<size_t>(count));
-  MUST(cudaMemcpy(values.data(), from, values.size() * sizeof(T), cudaMemcpyDeviceToHost));
+  MUST(cudaMemcpy(values.data(), from, values.size() * sizeof(T), cudaMemcpyDefault));
   return values;
 }
 
@@ -37,12 +40,13 @@ int64_t free_bytes() {
   return static_cast<int64_t>(free_now);
 }
 
-Status admit_all(int64_t) { return Unit{}; }
+Result<std::vector<size_t>> none_on_host(const WeightBytes&) { return std::vector<size_t>(); }
 
-Status load(random_model::Shape& shape, const rs_weight_source& source, int threads, Weights& out) {
+Status load(random_model::Shape& shape, const rs_weight_source& source, int threads, Weights& out,
+            const Placement& choose = none_on_host) {
   const rs_load_options options{threads, "", RS_KV_BF16, nullptr, nullptr, 0, -1};
   describe_model(*shape.ready(), out);
-  return load_weights(source, options, threads, admit_all, out);
+  return load_weights(source, options, threads, 0, choose, out);
 }
 
 // The stored matrices behind a stack, each packed on its own.
@@ -194,23 +198,125 @@ TEST("loading stops when it is told to, and hears how far it is") {
   Weights weights;
   describe_model(*shape.ready(), weights);
   const rs_load_options options{1, "", RS_KV_BF16, &heard, listen, 0, -1};
-  const Status loaded = load_weights(source.table, options, 1, admit_all, weights);
+  const Status loaded = load_weights(source.table, options, 1, 0, none_on_host, weights);
   CHECK(!loaded.ok() && loaded.error().kind == ErrorKind::kCancelled);
   CHECK_EQ(heard.size(), size_t{3});
   CHECK(heard[0] < heard[1] && heard[1] < heard[2]);
 }
 
-TEST("a model that does not fit is refused with both numbers before anything is allocated") {
-  MemoryPlan plan;
-  plan.weight_bytes = int64_t{1} << 50;
-  const Status refused = check_memory(plan, 0);
-  CHECK(!refused.ok());
-  if (refused.ok()) return;
-  CHECK(refused.error().kind == ErrorKind::kOutOfMemory);
-  CHECK_EQ(refused.error().expected, std::string("1125899.91 GB needed"));
-  CHECK(refused.error().actual.ends_with(" GB free"));
-  plan.weight_bytes = 1 << 20;
-  CHECK(check_memory(plan, 0).ok());
+TEST("experts that stay on the host are packed as those on the device, and their other weights are where they were") {
+  random_model::Shape shape = small_model::shape();
+  random_model::Source q4(1, RS_WEIGHT_Q4, 128), q8(2, RS_WEIGHT_Q8, 32, true);
+  // One expert is wider than the rest, so the choice is asked for again.
+  small_model::Source source(
+      [&](const std::string& base) -> random_model::Source& { return base.starts_with(expert(5)) ? q8 : q4; });
+  int asked = 0;
+  std::vector<WeightBytes> sizes;
+  Weights weights;
+  const Status loaded = load(shape, source.table, 3, weights, [&](const WeightBytes& bytes) {
+    ++asked;
+    sizes.push_back(bytes);
+    return Result<std::vector<size_t>>(std::vector<size_t>{1, 3});
+  });
+  CHECK(loaded.ok());
+  if (!loaded.ok()) return check::fail(__FILE__, __LINE__, loaded.error().message());
+  CHECK_EQ(asked, 2);
+  CHECK(sizes[1].experts[0].bytes() > sizes[0].experts[0].bytes());
+  CHECK_EQ(sizes[1].experts.size(), size_t{3});
+  CHECK_EQ(weights.host_bytes(), sizes[1].experts[0].bytes() + sizes[1].experts[2].bytes());
+  CHECK_EQ(weights.memory.bytes() <= sizes[1].resident + sizes[1].experts[1].bytes(), true);
+  for (const size_t layer : {size_t{1}, size_t{2}, size_t{3}}) {
+    cudaPointerAttributes at{};
+    MUST(cudaPointerGetAttributes(&at, weights.model.layers[layer].mlp.down.first.blocks));
+    CHECK(at.type == (layer == 2 ? cudaMemoryTypeDevice : cudaMemoryTypeHost));
+    CHECK_EQ(at.devicePointer == weights.model.layers[layer].mlp.down.first.blocks, true);
+    CHECK_EQ(weights.model.layers[layer].is_on_host, layer == 2 ? 0 : 1);
+  }
+  check_mixture(weights, source.table, WeightForm{MatrixFormat::kQ8, 32, true});
+}
+
+// Sizes of a model whose layers each have experts of 100 MB.
+WeightBytes sizes_of(size_t layers) {
+  WeightBytes bytes;
+  bytes.resident = 50'000'000;
+  for (size_t i = 0; i < layers; ++i) bytes.experts.push_back({i + 1, 60'000'000, 40'000'000});
+  return bytes;
+}
+
+TEST("a model is planned with as few experts on the host as will do, and the longest slab beside them") {
+  random_model::Shape shape = small_model::shape();
+  Weights weights;
+  describe_model(*shape.ready(), weights);
+  const WeightBytes bytes = sizes_of(10);
+  const auto plan_within = [&](int64_t device_bytes) {
+    return plan_memory(weights.model, bytes, {device_bytes, int64_t{1} << 40, true});
+  };
+  const MemoryPlan whole = plan_within(int64_t{1} << 40).value();
+  CHECK_EQ(whole.slab_rows, kSlabRows);
+  CHECK(whole.host_layers.empty());
+  CHECK_EQ(whole.weight_bytes, 1'050'000'000);
+  CHECK_EQ(whole.gate_up_buffer_bytes + whole.down_buffer_bytes, 0);
+  CHECK_EQ(plan_within(whole.needed_bytes()).value().slab_rows, kSlabRows);
+  // A shorter slab before any expert leaves.
+  const MemoryPlan shorter = plan_within(whole.needed_bytes() - 1).value();
+  CHECK(shorter.slab_rows < kSlabRows && shorter.host_layers.empty());
+  // The buffers take as much as one layer.
+  const MemoryPlan few = plan_within(whole.needed_bytes() - 250'000'000).value();
+  CHECK(few.host_layers == std::vector<size_t>({3, 5, 8, 10}));
+  CHECK_EQ(few.slab_rows, kSlabRows);
+  CHECK_EQ(few.host_bytes, 400'000'000);
+  CHECK_EQ(few.gate_up_buffer_bytes, 60'000'000);
+  CHECK_EQ(few.down_buffer_bytes, 40'000'000);
+  CHECK(few.needed_bytes() <= whole.needed_bytes() - 250'000'000);
+  const int64_t least = whole.needed_bytes() - 900'000'000;
+  const MemoryPlan most = plan_within(least).value();
+  CHECK_EQ(most.host_layers.size(), size_t{10});
+  CHECK_EQ(plan_within(least - 1).value().slab_rows < kSlabRows, true);
+}
+
+TEST("a model that does not fit is refused with both numbers, of the device or of the host") {
+  random_model::Shape shape = small_model::shape();
+  Weights weights;
+  describe_model(*shape.ready(), weights);
+  WeightBytes bytes = sizes_of(10);
+  const auto refusal = [&](const MemoryLimits& limits) {
+    const Result<MemoryPlan> plan = plan_memory(weights.model, bytes, limits);
+    CHECK(!plan.ok() && plan.error().kind == ErrorKind::kOutOfMemory);
+    return plan.ok() ? Error{} : plan.error();
+  };
+  const Error device = refusal({100'000'000, int64_t{1} << 40, false});
+  CHECK_EQ(device.subject, std::string("GPU memory"));
+  CHECK(device.expected.ends_with(" GB needed, with all experts on the host"));
+  CHECK_EQ(device.actual, std::string("0.10 GB free"));
+  CHECK_EQ(refusal({100'000'000, int64_t{1} << 40, true}).actual, std::string("0.10 GB allowed"));
+  const Error host = refusal({600'000'000, 300'000'000, true});
+  CHECK_EQ(host.subject, std::string("the experts that the GPU has no room for"));
+  CHECK_EQ(host.actual, std::string("0.30 GB free"));
+  bytes.experts.clear();
+  bytes.resident = int64_t{1} << 50;
+  const Error dense = refusal({100'000'000, int64_t{1} << 40, false});
+  CHECK(dense.expected.ends_with(" GB needed"));
+}
+
+TEST("devices are counted from 0, and how much memory is free is asked without taking any") {
+  int count = 0;
+  MUST(cudaGetDeviceCount(&count));
+  CHECK_EQ(choose_device(0).value(), 0);
+  CHECK(choose_device(-1).value() < count);
+  const Result<int32_t> missing = choose_device(count);
+  CHECK(!missing.ok() && missing.error().kind == ErrorKind::kArgumentInvalid);
+  CHECK(use_device(0).ok());
+  const int64_t before = free_bytes();
+  const Result<FreeMemory> memory = device_memory(0);
+  CHECK(memory.ok());
+  CHECK_EQ(memory->free_bytes, before);
+  CHECK(memory->total_bytes > memory->free_bytes);
+  CHECK_EQ(free_bytes(), before);
+  CHECK(host_memory().ok() && host_memory()->free_bytes > 0);
+  const MemoryLimits chosen = memory_limits(0, 1'000'000'000).value();
+  CHECK(chosen.is_chosen && chosen.device_bytes == 1'000'000'000);
+  CHECK(!memory_limits(0, 0).value().is_chosen);
+  CHECK(memory_limits(0, 0).value().device_bytes < before);
 }
 
 struct Memory {
@@ -300,9 +406,8 @@ TEST("pieces that came back are taken again, and are zero") {
 TEST("--bench upload of the mini shape") {
   if (!bench_asked()) return;
   random_model::Shape shape = mini_model::shape();
-  const mini_model::Source source(RS_WEIGHT_Q8);
   test::DeviceBuffer<uint8_t> to(size_t{256} << 20);
-  Result<PinnedMemory> from = PinnedMemory::allocate(int64_t{256} << 20);
+  const Result<PinnedMemory> from = PinnedMemory::allocate(int64_t{256} << 20);
   CHECK(from.ok());
   double bus = 0.0;
   for (int i = 0; i < 5; ++i) {
@@ -311,14 +416,25 @@ TEST("--bench upload of the mini shape") {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     bus = std::max(bus, static_cast<double>(to.bytes()) / took.count() * 1e-9);
   }
-  for (const int threads : {4, 8, 16}) {
-    Weights weights;
-    const auto start = std::chrono::steady_clock::now();
-    CHECK(load(shape, source.table, threads, weights).ok());
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    const double rate = static_cast<double>(weights.bytes()) / took.count() * 1e-9;
-    std::printf("     %2d threads: %.2f GB in %.0f ms, %.1f GB/s, %.0f %% of %.1f GB/s\n", threads,
-                static_cast<double>(weights.bytes()) * 1e-9, took.count() * 1e3, rate, rate / bus * 100.0, bus);
+  for (const rs_weight_format format : {RS_WEIGHT_Q8, RS_WEIGHT_Q4}) {
+    const mini_model::Source source(format);
+    for (const int threads : {4, 8, 16}) {
+      std::vector<double> seconds;
+      double gigabytes = 0.0;
+      for (int round = 0; round < 5; ++round) {
+        Weights weights;
+        const auto start = std::chrono::steady_clock::now();
+        CHECK(load(shape, source.table, threads, weights).ok());
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+        seconds.push_back(took.count());
+        gigabytes = static_cast<double>(weights.bytes()) * 1e-9;
+      }
+      std::ranges::sort(seconds);
+      const double rate = gigabytes / seconds[2];
+      std::printf("     %d bits, %2d threads: %.2f GB in %.0f ms (%.0f to %.0f), %.1f GB/s, %.0f %% of %.1f GB/s\n",
+                  format == RS_WEIGHT_Q8 ? 8 : 4, threads, gigabytes, seconds[2] * 1e3, seconds.front() * 1e3,
+                  seconds.back() * 1e3, rate, rate / bus * 100.0, bus);
+    }
   }
 }
 

@@ -34,6 +34,15 @@ inline random_model::Shape shape() {
   return shape;
 }
 
+// A model whose weights are most of what it needs, with experts in five layers.
+inline random_model::Shape expert_shape() {
+  random_model::Shape shape = small_model::shape();
+  shape.config.layers = 6;
+  shape.config.expert_width = shape.config.shared_width = 384;
+  shape.config.context_tokens = 2048;
+  return shape;
+}
+
 // The weights of one source or another, by the matrix's name. Codes that are no numbers become others.
 class Source {
  public:

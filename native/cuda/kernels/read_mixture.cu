@@ -105,10 +105,22 @@ ProductCall grouped(const DeviceStack& w, const Scratch& s, int64_t places) {
   return call;
 }
 
+// Where a part of the layer's experts can be read.
+Result<DeviceStack> take(ExpertStream* experts, ExpertStream::Part part, const DeviceLayer& layer,
+                         cudaStream_t stream) {
+  if (experts != nullptr) return experts->take(part, layer, stream);
+  return part == ExpertStream::kGateUp ? layer.mlp.gate_up : layer.mlp.down;
+}
+
+Status give_back(ExpertStream* experts, ExpertStream::Part part, const DeviceLayer& layer, cudaStream_t stream) {
+  return experts == nullptr ? Status(Unit{}) : experts->give_back(part, layer, stream);
+}
+
 Status multiply_experts(const DeviceLayer& layer, const ReadRows& x, const Scratch& s, int64_t places,
-                        cudaStream_t stream) {
+                        ExpertStream* experts, cudaStream_t stream) {
   RS_TRY(const bool ordered, products_want_order());
-  ProductCall gate_up = grouped(layer.mlp.gate_up, s, places);
+  RS_TRY(const DeviceStack gate_up_weights, take(experts, ExpertStream::kGateUp, layer, stream));
+  ProductCall gate_up = grouped(gate_up_weights, s, places);
   gate_up.x = x.values;
   gate_up.x_stride = x.stride;
   if (ordered) {  // once here, not in every tile of every expert
@@ -124,14 +136,17 @@ Status multiply_experts(const DeviceLayer& layer, const ReadRows& x, const Scrat
   gate_up.out = s.inner;
   gate_up.out_stride = layer.mlp.width;
   RS_CHECK(launch_product(gate_up, stream));
-  ProductCall down = grouped(layer.mlp.down, s, places);
+  RS_CHECK(give_back(experts, ExpertStream::kGateUp, layer, stream));
+  RS_TRY(const DeviceStack down_weights, take(experts, ExpertStream::kDown, layer, stream));
+  ProductCall down = grouped(down_weights, s, places);
   down.x = s.inner;
   down.x_stride = layer.mlp.width;
   down.x_ordered = ordered;
   down.epilogue = Epilogue::kStoreBF16;
   down.out = s.results;
   down.out_stride = layer.mlp.down.first.rows;
-  return launch_product(down, stream);
+  RS_CHECK(launch_product(down, stream));
+  return give_back(experts, ExpertStream::kDown, layer, stream);
 }
 
 }  // namespace
@@ -147,7 +162,7 @@ int64_t read_mixture_scratch_bytes(const DeviceModel& model, int64_t rows) {
 }
 
 Status read_mixture(const DeviceModel& model, const DeviceLayer& layer, const ReadRows& x, float* residual,
-                    int32_t* chosen, float* weights, void* scratch, cudaStream_t stream) {
+                    int32_t* chosen, float* weights, void* scratch, cudaStream_t stream, ExpertStream* experts) {
   if (x.count == 0) return Unit{};
   const rs_config& config = model.config;
   RS_CHECK(check_shape(config, layer));
@@ -162,7 +177,7 @@ Status read_mixture(const DeviceModel& model, const DeviceLayer& layer, const Re
   RS_CHECK(multiply_rows(layer.router, x, s.logits, config.experts, stream));
   RS_CHECK(choose_experts(config, s.logits, layer.expert_bias, x.count, s.lists, stream));
   RS_CHECK(build_lists(config, shared, x.count, s.lists, stream));
-  RS_CHECK(multiply_experts(layer, x, s, places, stream));
+  RS_CHECK(multiply_experts(layer, x, s, places, experts, stream));
   const int threads = static_cast<int>(std::clamp<int64_t>(config.hidden / kSumColumns, 32, 256));
   sum_slots_kernel<<<static_cast<unsigned>(x.count), threads, 0, stream>>>(
       s.results, s.lists.place, s.lists.weights, s.lists.starts, config.experts, config.experts_per_token, shared,
