@@ -104,10 +104,12 @@ class Session {
   // Makes the session hold exactly `prompt`: keeps its own tokens when they are a prefix of it, else restores the best
   // of `snapshots` (longest that is a prefix), else starts anew; then reads the rest. Returns the number of tokens that
   // were not read again. `advanced(position)` is called after each slab. At least the last token is always read, so
-  // that logits for the next token exist. After a cancel the tokens read so far are kept.
+  // that logits for the next token exist. After a cancel the tokens read so far are kept. On a GPU generated tokens
+  // are read again.
   virtual Result<int64_t> sync(std::span<const int32_t> prompt, std::span<const std::shared_ptr<Snapshot>> snapshots,
                                CancelFlag& cancel, const std::function<void(int64_t)>& advanced) = 0;
-  // Snapshot at the last chunk boundary at or before the current position.
+  // Snapshot at the last chunk boundary at or before the current position; on a GPU, where reading and generating
+  // differ in the last bits, at or before the last token that was read and not generated.
   virtual Result<std::shared_ptr<Snapshot>> snapshot() = 0;
   // Continues from the last token of sync(). `sink` gets each new id at once; false stops.
   virtual Result<GenerateResult> generate(const GenerateOptions& options, CancelFlag& cancel,

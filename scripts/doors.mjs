@@ -38,9 +38,15 @@ export const nativeDoors = {
     "model/backend.h",
     "model/backend_errors.h",
     "model/float_formats.h",
+<<<<<<< HEAD
     "model/tap.h",
     "error.h",
     "owned_memory.h",
+=======
+    "model/slabs.h",
+    "model/tap.h",
+    "error.h",
+>>>>>>> 63ecdf2 (wip)
   ],
   cuda: [
     "cuda",
@@ -48,8 +54,13 @@ export const nativeDoors = {
     "model/backend.h",
     "model/backend_errors.h",
     "model/float_formats.h",
+<<<<<<< HEAD
     "error.h",
     "owned_memory.h",
+=======
+    "model/slabs.h",
+    "error.h",
+>>>>>>> 63ecdf2 (wip)
   ],
   reference: ["reference", "io", "model/backend.h", "model/backend_errors.h", "model/tap.h", "error.h"],
   io: ["io", "error.h", "owned_memory.h"],

@@ -15,6 +15,7 @@
 #include "cpu/forward.h"
 #include "cpu/model.h"
 #include "model/backend_errors.h"
+#include "model/slabs.h"
 
 namespace ringside::cpu {
 namespace {
@@ -160,22 +161,19 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
     const ThreadPool::Awake awake(model.pool);
     Interrupt interrupt(poll);
     Forward forward(model, interrupt);
-    for (int64_t done = 0; done < count;) {
-      const int64_t rows = model.pace.rows(count - done);
-      const bool is_last = done + rows == count;
-      const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
-      float* to = want == RS_LOGITS_ALL ? logits + done * model.shape.config.vocab_rows : logits;
-      LinearState* spare = completes_chunk(session, rows) ? &model.spares.front() : nullptr;
-      RS_CHECK(prepare_pages(model.shape, model.kv_format, session.position, rows, session.pages));
-      const Segment segment{&session, tokens + done, session.position, 0, rows, spare, wanted, to};
+    const auto read = [&](const SlabCut& slab) -> Status {
+      LinearState* spare = completes_chunk(session, slab.rows) ? &model.spares.front() : nullptr;
+      RS_CHECK(prepare_pages(model.shape, model.kv_format, session.position, slab.rows, session.pages));
+      const Segment segment{&session, slab.tokens, session.position, 0, slab.rows, spare, slab.wanted, slab.logits};
       const auto start = std::chrono::steady_clock::now();
       if (!forward.slab(std::span(&segment, 1))) return Error{ErrorKind::kCancelled, "extend", "", ""};
-      model.pace.took(rows, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      model.pace.took(slab.rows, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
       commit(segment);
-      done += rows;
-      if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
-    }
-    return Unit{};
+      return Unit{};
+    };
+    return read_in_slabs(
+        tokens, count, want, logits, model.shape.config.vocab_rows, poll,
+        [&](int64_t left) { return model.pace.rows(left); }, read, [&] { return session.position; });
   });
 }
 
@@ -330,6 +328,9 @@ extern "C" const rs_backend* rs_cpu_backend(void) {
       cpu::snapshot_bytes,
       cpu::drop,
       cpu::state_norms,
+      cpu::position,  // read_position: steps are read like all else
+      nullptr,        // step_likeliest
+      nullptr,        // likeliest_logits
   };
   return &kBackend;
 }

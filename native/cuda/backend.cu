@@ -10,6 +10,7 @@
 #include "cuda/memory_plan.h"
 #include "model/backend.h"
 #include "model/backend_errors.h"
+#include "model/slabs.h"
 
 namespace ringside::cuda {
 namespace {
@@ -98,6 +99,8 @@ Status load_model(const rs_config& config, const rs_weight_source& source, const
   RS_CHECK(Workspace::allocate(loaded.model(), plan.slab_rows, loaded.workspace));
   loaded.pools = std::make_unique<SessionPools>(loaded.model(), plan);
   RS_TRY(loaded.spare, LinearState::take(*loaded.pools, loaded.stream));
+  RS_CHECK(loaded.copies.create(plan.state_bytes));
+  RS_CHECK(loaded.likeliest.allocate());
   RS_TRY(StepPath* const step_path, make_step_path(loaded.model(), loaded.stream.get()));
   loaded.step_path.reset(step_path);
   return loaded.stream.wait();
@@ -136,6 +139,7 @@ int32_t open(rs_model* model, rs_session** out, rs_error* error) {
 
 void close(rs_session* session) { delete &of(session); }
 int64_t position(const rs_session* session) { return of(session).position; }
+int64_t read_position(const rs_session* session) { return of(session).read_position; }
 int64_t session_bytes(const rs_session* session) { return of(session).bytes(); }
 
 Status check_tokens(const Session& session, const int32_t* tokens, int64_t count) {
@@ -150,23 +154,25 @@ int32_t extend(rs_session* handle, const int32_t* tokens, int64_t count, rs_logi
     Loaded& loaded = loaded_of(session);
     const std::lock_guard lock(loaded.running);
     RS_CHECK(use_device(loaded.device_index));
+    loaded.likeliest.row_of.clear();
     Forward forward(loaded, poll);
-    for (int64_t done = 0; done < count;) {
-      const int64_t rows = std::min(loaded.workspace.rows, count - done);
-      const bool is_last = done + rows == count;
-      const int64_t wanted = want == RS_LOGITS_ALL ? rows : want == RS_LOGITS_LAST && is_last ? 1 : 0;
-      float* to = want == RS_LOGITS_ALL ? logits + done * loaded.model().config.vocab_rows : logits;
-      RS_CHECK(forward.read({&session, tokens + done, rows, wanted, to, is_last}));
-      done += rows;
-      if (poll != nullptr && poll->advanced != nullptr) poll->advanced(poll->context, session.position);
-    }
-    return Unit{};
+    const auto read = [&](const SlabCut& slab) {
+      return forward.read({&session, slab.tokens, slab.rows, slab.wanted, slab.logits, slab.is_last});
+    };
+    return read_in_slabs(
+        tokens, count, want, logits, loaded.model().config.vocab_rows, poll,
+        [&](int64_t) { return loaded.workspace.rows; }, read, [&] { return session.position; });
   });
 }
 
-int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+int32_t step_likeliest(rs_model* handle, const rs_step* steps, int32_t* const* chosen, int64_t count, int32_t ids,
+                       const rs_poll* poll, rs_error* error) {
   return guarded(error, "step", [&]() -> Status {
     Loaded& loaded = of(handle);
+    if (ids < 1 || ids > loaded.model().config.vocab_rows) {
+      return Error{ErrorKind::kArgumentInvalid, "ids", "1.." + std::to_string(loaded.model().config.vocab_rows),
+                   std::to_string(ids)};
+    }
     RS_CHECK(check_steps(steps, count, [&](const rs_step& part, const std::string& name) -> Status {
       const Session& session = of(part.session);
       if (session.model != &loaded) return another_models_session(name);
@@ -174,15 +180,30 @@ int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_pol
     }));
     const std::lock_guard lock(loaded.running);
     RS_CHECK(use_device(loaded.device_index));
-    return run_steps(loaded, steps, count, poll);
+    return run_steps(loaded, steps, chosen, count, ids, poll);
+  });
+}
+
+int32_t step(rs_model* handle, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error) {
+  return step_likeliest(handle, steps, nullptr, count, 1, poll, error);
+}
+
+int32_t logits_behind(rs_model* handle, int64_t row, float* logits, rs_error* error) {
+  return guarded(error, "logits", [&]() -> Status {
+    Loaded& loaded = of(handle);
+    const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
+    return likeliest_logits(loaded, row, logits);
   });
 }
 
 int32_t accept(rs_session* handle, int64_t keep_position, rs_error* error) {
   return guarded(error, "session", [&]() -> Status {
     Session& session = of(handle);
-    RS_CHECK(check_keep_position(session.position, keep_position));
-    session.position = keep_position;  // rows past the position are never read
+    if (!check_keep_position(session.read_position, keep_position).ok()) {
+      RS_CHECK(check_keep_position(session.position, keep_position));
+    }
+    session.cut(keep_position);
     return Unit{};
   });
 }
@@ -194,7 +215,7 @@ int32_t save(rs_session* handle, rs_snapshot** out, rs_error* error) {
     const std::lock_guard lock(loaded.running);
     RS_CHECK(use_device(loaded.device_index));
     auto snapshot = std::make_unique<Snapshot>();
-    RS_CHECK(save_session(session, loaded.stream, *snapshot));
+    RS_CHECK(save_session(session, loaded.copies, loaded.stream, *snapshot));
     *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
     return Unit{};
   });
@@ -210,7 +231,7 @@ int32_t restore(rs_model* handle, const rs_snapshot* from, rs_session** out, rs_
     const std::lock_guard lock(loaded.running);
     RS_CHECK(use_device(loaded.device_index));
     auto session = std::make_unique<Session>(&loaded, *loaded.pools);
-    RS_CHECK(restore_session(snapshot, loaded.stream, *session));
+    RS_CHECK(restore_session(snapshot, loaded.copies, loaded.stream, *session));
     *out = reinterpret_cast<rs_session*>(session.release());
     return Unit{};
   });
@@ -222,7 +243,8 @@ void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 
 int32_t norms(const rs_session* handle, float* out, rs_error* error) {
   return guarded(error, "state norms", [&]() -> Status {
-    const Session& session = of(handle);
+    // What may still be on its way is awaited; nothing that can be seen changes.
+    auto& session = const_cast<Session&>(of(handle));
     Loaded& loaded = loaded_of(session);
     const std::lock_guard lock(loaded.running);
     RS_CHECK(use_device(loaded.device_index));
@@ -258,6 +280,9 @@ extern "C" __attribute__((visibility("default"))) const rs_backend* rs_cuda_back
       cuda::snapshot_bytes,
       cuda::drop,
       cuda::norms,
+      cuda::read_position,
+      cuda::step_likeliest,
+      cuda::logits_behind,
   };
   return &kBackend;
 }

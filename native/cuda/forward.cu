@@ -11,12 +11,16 @@ namespace ringside::cuda {
 
 Status Forward::read(const Slab& slab) {
   Session& session = *slab.session;
+  RS_CHECK(session.await(loaded_.stream));
   RS_CHECK(session.prepare_pages(slab.rows, loaded_.stream));
+  // What was exchanged for it last may be what another session goes back to, or what is being saved.
+  if (loaded_.spare.is_shared()) {
+    RS_TRY(loaded_.spare, LinearState::take(*loaded_.pools, loaded_.stream));
+  }
   RS_CHECK(queue_layers(slab));
   RS_CHECK(head(slab));
   RS_CHECK(loaded_.stream.wait());
-  std::swap(session.state, loaded_.spare);
-  session.position += slab.rows;
+  session.advance(slab.rows, loaded_.spare);
   return Unit{};
 }
 

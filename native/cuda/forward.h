@@ -43,8 +43,11 @@ class Forward {
   const rs_poll* poll_;
 };
 
-// All steps in passes of at most kStepRows rows; no session moves unless every step is through.
-Status run_steps(Loaded& loaded, const rs_step* steps, int64_t count, const rs_poll* poll);
+// All steps in passes of at most kStepRows rows; no session moves unless every step is through. `chosen` and `ids` are
+// those of the table's step_likeliest; nullptr: none are chosen.
+Status run_steps(Loaded& loaded, const rs_step* steps, int32_t* const* chosen, int64_t count, int32_t ids,
+                 const rs_poll* poll);
+Status likeliest_logits(const Loaded& loaded, int64_t row, float* out);
 
 // Rows of logits from the workspace to ordinary memory; waits for them.
 Status copy_logits(const Loaded& loaded, const float* from, int64_t rows, float* to);

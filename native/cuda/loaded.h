@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "cuda/expert_stream.h"
 #include "cuda/kernels/step.h"
@@ -20,6 +21,15 @@ namespace ringside::cuda {
 // is obeyed after a few milliseconds.
 inline constexpr size_t kLayersAhead = 2;
 
+// Where the last call that chose ids left them and the logits behind them.
+struct Likeliest {
+  DeviceMemory keys;            // uint64_t [RS_STEP_ROWS], in the workspace's rows
+  PinnedMemory host_keys;       // the same
+  std::vector<int64_t> row_of;  // of the workspace's logits, by the token's place in the steps; -1: not computed
+
+  Status allocate();
+};
+
 struct Loaded {
   // In the order in which each needs those before it; destroyed from the end.
   Stream stream;
@@ -29,6 +39,8 @@ struct Loaded {
   Workspace workspace;
   std::unique_ptr<SessionPools> pools;
   LinearState spare;  // written by a slab, and exchanged with the session's when it is through
+  StateCopies copies;
+  Likeliest likeliest;
   std::unique_ptr<StepPath, StepPathDeleter> step_path;
   int32_t device_index = 0;
   std::string device, isa;

@@ -36,9 +36,10 @@ struct MemoryPlan {
   int64_t host_bytes = 0;
   int64_t gate_up_buffer_bytes = 0, down_buffer_bytes = 0;
 
-  // Of the device. One session that is full, what a slab writes before it is committed, and one snapshot.
+  // Of the device. One session that is full, with the state it can go back to, what a slab writes before it is
+  // committed, and what steps write where a chunk ends. Snapshots have their states in host memory.
   int64_t needed_bytes() const {
-    return weight_bytes + 3 * state_bytes + 2 * open_rows_bytes + context_pages * page_bytes + workspace_bytes +
+    return weight_bytes + 4 * (state_bytes + open_rows_bytes) + context_pages * page_bytes + workspace_bytes +
            gate_up_buffer_bytes + down_buffer_bytes;
   }
 };

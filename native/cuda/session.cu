@@ -76,8 +76,33 @@ SessionView Session::view(const LinearState& of) const {
 }
 
 int64_t Session::bytes() const {
-  return pools->states.piece_bytes() + pools->open_rows.piece_bytes() +
+  const int64_t states = state.s == read_state.s ? 1 : 2;
+  const int64_t open_chunks = state.open_rows == read_state.open_rows ? 1 : 2;
+  return states * pools->states.piece_bytes() + open_chunks * pools->open_rows.piece_bytes() +
          static_cast<int64_t>(pages.size()) * pools->pages.piece_bytes();
+}
+
+void Session::advance(int64_t rows, LinearState& slab_state) {
+  const bool is_behind_steps = position != read_position;
+  std::swap(state, slab_state);
+  position += rows;
+  if (is_behind_steps) return;
+  read_state = state;
+  read_position = position;
+}
+
+// Rows past the position are never read.
+void Session::cut(int64_t keep_position) {
+  position = keep_position;
+  if (position > read_position) return;
+  state = read_state;
+  read_position = position;
+}
+
+Status Session::await(const Stream& stream) {
+  if (arrival != nullptr) RS_CHECK(arrival->hold_back(stream));
+  arrival.reset();
+  return Unit{};
 }
 
 Status Session::prepare_pages(int64_t rows, const Stream& stream) {
@@ -107,31 +132,33 @@ Status Session::prepare_pages(int64_t rows, const Stream& stream) {
 
 Status open_session(Session& session, const Stream& stream) {
   RS_TRY(session.state, LinearState::take(*session.pools, stream));
+  session.read_state = session.state;
   RS_TRY(session.table, session.pools->tables.take(stream.get()));
   return Unit{};
 }
 
-Status save_session(const Session& session, const Stream& stream, Snapshot& out) {
+Status save_session(const Session& session, StateCopies& copies, const Stream& stream, Snapshot& out) {
   out.model = session.model;
-  out.position = session.position / kChunkTokens * kChunkTokens;
+  out.position = session.read_position / kChunkTokens * kChunkTokens;
   out.state_bytes = session.pools->states.piece_bytes();
   out.page_bytes = session.pools->pages.piece_bytes();
-  RS_TRY(out.s, session.pools->states.take(stream.get()));
-  RS_CHECK(copy_on_device(out.s, session.state.s, out.state_bytes, stream));
+  RS_TRY(out.s, copies.save(session.read_state.s, stream));
   const auto pages = static_cast<size_t>((out.position + kPageTokens - 1) / kPageTokens);
   out.pages.assign(session.pages.begin(),
                    session.pages.begin() + static_cast<int64_t>(std::min(pages, session.pages.size())));
   return Unit{};
 }
 
-Status restore_session(const Snapshot& snapshot, const Stream& stream, Session& out) {
+Status restore_session(const Snapshot& snapshot, StateCopies& copies, const Stream& stream, Session& out) {
   RS_CHECK(open_session(out, stream));
-  out.position = snapshot.position;
+  out.position = out.read_position = snapshot.position;
   out.pages = snapshot.pages;
-  return copy_on_device(out.state.s, snapshot.s, snapshot.state_bytes, stream);
+  RS_TRY(out.arrival, copies.restore(snapshot.s, out.state.s, stream));
+  return Unit{};
 }
 
-Status state_norms(const Session& session, const Stream& stream, float* out) {
+Status state_norms(Session& session, const Stream& stream, float* out) {
+  RS_CHECK(session.await(stream));
   const DeviceModel& model = session.pools->model;
   const int64_t heads = model.config.heads;
   constexpr int64_t kStateValues = kHeadDim * kHeadDim;

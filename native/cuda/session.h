@@ -8,6 +8,7 @@
 #include "cuda/device_memory.h"
 #include "cuda/memory_plan.h"
 #include "cuda/model.h"
+#include "cuda/state_copies.h"
 #include "cuda/stream.h"
 
 namespace ringside::cuda {
@@ -29,6 +30,7 @@ struct LinearState {
   Piece open_rows;
 
   static Result<LinearState> take(SessionPools& pools, const Stream& stream);
+  bool is_shared() const { return s.use_count() > 1 || open_rows.use_count() > 1; }
 };
 
 struct Session {
@@ -38,13 +40,25 @@ struct Session {
   SessionPools* pools;
   int64_t position = 0;
   LinearState state;
+  // Where the first step began, and the state there, which alone may be saved and reused (house rule 3a). The rows of
+  // its open chunk may lie in the same memory as the session's, before those that steps wrote.
+  int64_t read_position = 0;
+  LinearState read_state;
   std::vector<Piece> pages;
   Piece table;
   size_t table_end = 0;  // entries before this one are in the device's table
+  // Of a restored session that nothing was done with yet: its S is on its way.
+  std::shared_ptr<Event> arrival;
 
   SessionView view(const LinearState& of) const;
   SessionView view() const { return view(state); }
   int64_t bytes() const;
+  // A slab is through: the session has its state in exchange for its own.
+  void advance(int64_t rows, LinearState& slab_state);
+  // To a position of its open chunk, or of the open chunk at read_position.
+  void cut(int64_t keep_position);
+  // Before anything else of the session is queued on the stream.
+  Status await(const Stream& stream);
   // Makes the pages of the next `rows` positions exist and belong to this session alone, and known to the device.
   Status prepare_pages(int64_t rows, const Stream& stream);
 };
@@ -52,7 +66,7 @@ struct Session {
 struct Snapshot {
   const void* model;  // only compared
   int64_t position = 0;
-  Piece s;
+  SavedState s;
   int64_t state_bytes = 0;
   std::vector<Piece> pages;
   int64_t page_bytes = 0;
@@ -61,11 +75,11 @@ struct Snapshot {
 };
 
 Status open_session(Session& session, const Stream& stream);
-// The session's last chunk boundary, in the order of the stream: no one waits.
-Status save_session(const Session& session, const Stream& stream, Snapshot& out);
-Status restore_session(const Snapshot& snapshot, const Stream& stream, Session& out);
+// The last chunk boundary that was read, and back. Neither waits for the copy of S.
+Status save_session(const Session& session, StateCopies& copies, const Stream& stream, Snapshot& out);
+Status restore_session(const Snapshot& snapshot, StateCopies& copies, const Stream& stream, Session& out);
 
 // Frobenius norm of S as after the last token, [linear layers, heads], in double: it is only looked at.
-Status state_norms(const Session& session, const Stream& stream, float* out);
+Status state_norms(Session& session, const Stream& stream, float* out);
 
 }  // namespace ringside::cuda

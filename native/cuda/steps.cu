@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/forward.h"
+#include "cuda/kernels/greedy.h"
 
 namespace ringside::cuda {
 namespace {
@@ -13,6 +14,8 @@ namespace {
 // A session while its step is under way. It moves only when all steps are through.
 struct Stepping {
   const rs_step* step;
+  int32_t* chosen;    // [step->count], or nullptr
+  int64_t first_row;  // of all steps' rows
   Session* session;
   LinearState state;  // the session's own until a chunk ends
   int64_t position;
@@ -22,9 +25,17 @@ struct Stepping {
   bool wants(int64_t row) const {
     return step->want == RS_LOGITS_ALL || (step->want == RS_LOGITS_LAST && row == step->count - 1);
   }
+  bool computes(int64_t row) const { return chosen != nullptr || wants(row); }
   float* logits_of(int64_t row) const {
     const int64_t place = step->want == RS_LOGITS_ALL ? row : 0;
     return step->logits + place * session->pools->model.config.vocab_rows;
+  }
+  // `keys` by the workspace's rows.
+  void give_chosen(const uint64_t* keys, const std::vector<int64_t>& row_of) const {
+    if (chosen == nullptr) return;
+    for (int64_t i = 0; i < step->count; ++i) {
+      chosen[i] = likeliest_of(keys[row_of[static_cast<size_t>(first_row + i)]]);
+    }
   }
   SessionView view() const {
     SessionView view = session->view(state);
@@ -44,7 +55,10 @@ struct Share {
 
 class Pass {
  public:
-  explicit Pass(Loaded& loaded) : loaded_(loaded) {}
+  // `logits_row`: where the pass's logits begin in the workspace.
+  Pass(Loaded& loaded, int64_t logits_row, int32_t ids, std::vector<int64_t>& row_of)
+      : loaded_(loaded), logits_row_(logits_row), ids_(ids), row_of_(row_of) {}
+  int64_t rows() const { return rows_; }
 
   // False: there is no room in the pass.
   Result<bool> add(Stepping& stepping) {
@@ -57,7 +71,7 @@ class Pass {
     }
     for (int64_t i = 0; i < rows; ++i) {
       tokens_[static_cast<size_t>(rows_ + i)] = stepping.step->tokens[stepping.done + i];
-      wanted_[static_cast<size_t>(rows_ + i)] = stepping.wants(stepping.done + i) ? 1 : 0;
+      wanted_[static_cast<size_t>(rows_ + i)] = stepping.computes(stepping.done + i) ? 1 : 0;
     }
     rows_ += rows;
     shares_.push_back(std::move(share));
@@ -70,24 +84,42 @@ class Pass {
       parts.push_back({share.stepping->view(), static_cast<int32_t>(share.first_row), static_cast<int32_t>(share.rows),
                        reinterpret_cast<float*>(share.next_s.get())});
     }
-    const Workspace& work = loaded_.workspace;
     RS_CHECK(run_step(*loaded_.step_path, parts.data(), static_cast<int64_t>(parts.size()), tokens_.data(),
-                      wanted_.data(), work.logits, loaded_.stream.get()));
+                      wanted_.data(), logits(0), loaded_.stream.get()));
+    RS_CHECK(choose());
     RS_CHECK(copy_wanted());
     for (const Share& share : shares_) RS_CHECK(advance(share));
     return Unit{};
   }
 
  private:
+  float* logits(int64_t row) const {
+    return loaded_.workspace.logits + (logits_row_ + row) * loaded_.model().config.vocab_rows;
+  }
+
+  Status choose() const {
+    auto* const keys = reinterpret_cast<uint64_t*>(loaded_.likeliest.keys.data());
+    for (const Share& share : shares_) {
+      const Stepping& stepping = *share.stepping;
+      for (int64_t i = 0; i < share.rows; ++i) {
+        const int64_t row = stepping.computes(stepping.done + i) ? logits_row_ + share.first_row + i : -1;
+        row_of_[static_cast<size_t>(stepping.first_row + stepping.done + i)] = row;
+      }
+      if (stepping.chosen == nullptr) continue;
+      RS_CHECK(find_likeliest(logits(share.first_row), loaded_.model().config.vocab_rows, share.rows, ids_,
+                              keys + logits_row_ + share.first_row, loaded_.stream.get()));
+    }
+    return Unit{};
+  }
+
   // Rows that are wanted and lie side by side on both sides, together.
   Status copy_wanted() const {
-    const int64_t vocab = loaded_.model().config.vocab_rows;
     for (const Share& share : shares_) {
       const Stepping& stepping = *share.stepping;
       int64_t first = 0;
       while (first < share.rows && !stepping.wants(stepping.done + first)) ++first;
       if (first == share.rows) continue;
-      RS_CHECK(copy_logits(loaded_, loaded_.workspace.logits + (share.first_row + first) * vocab, share.rows - first,
+      RS_CHECK(copy_logits(loaded_, logits(share.first_row + first), share.rows - first,
                            stepping.logits_of(stepping.done + first)));
     }
     return Unit{};
@@ -105,6 +137,9 @@ class Pass {
   }
 
   Loaded& loaded_;
+  int64_t logits_row_;
+  int32_t ids_;
+  std::vector<int64_t>& row_of_;
   std::vector<Share> shares_;
   std::array<int32_t, kStepRows> tokens_{};
   std::array<uint8_t, kStepRows> wanted_{};
@@ -113,35 +148,67 @@ class Pass {
 
 }  // namespace
 
-Status run_steps(Loaded& loaded, const rs_step* steps, int64_t count, const rs_poll* poll) {
+Status Likeliest::allocate() {
+  constexpr int64_t kBytes = RS_STEP_ROWS * static_cast<int64_t>(sizeof(uint64_t));
+  RS_TRY(keys, DeviceMemory::allocate(kBytes));
+  RS_TRY(host_keys, PinnedMemory::allocate(kBytes));
+  return Unit{};
+}
+
+Status run_steps(Loaded& loaded, const rs_step* steps, int32_t* const* chosen, int64_t count, int32_t ids,
+                 const rs_poll* poll) {
+  Likeliest& likeliest = loaded.likeliest;
+  const cudaStream_t stream = loaded.stream.get();
   std::vector<Stepping> all;
-  int64_t left = 0;
-  for (const rs_step& step : std::span(steps, static_cast<size_t>(count))) {
-    auto* const session = reinterpret_cast<Session*>(step.session);
-    RS_CHECK(session->prepare_pages(step.count, loaded.stream));
-    all.push_back({&step, session, session->state, session->position});
-    left += step.count;
+  int64_t rows = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    auto* const session = reinterpret_cast<Session*>(steps[i].session);
+    RS_CHECK(session->await(loaded.stream));
+    RS_CHECK(session->prepare_pages(steps[i].count, loaded.stream));
+    all.push_back(
+        {&steps[i], chosen == nullptr ? nullptr : chosen[i], rows, session, session->state, session->position});
+    rows += steps[i].count;
   }
-  while (left > 0) {
+  likeliest.row_of.clear();
+  std::vector<int64_t> row_of(static_cast<size_t>(rows), -1);
+  const auto key_bytes = static_cast<size_t>(rows) * sizeof(uint64_t);
+  if (chosen != nullptr) RS_CUDA(cudaMemsetAsync(likeliest.keys.data(), 0, key_bytes, stream));
+  for (int64_t done = 0; done < rows;) {
     if (poll != nullptr && poll->cancelled != nullptr && poll->cancelled(poll->context) != 0) {
       return Error{ErrorKind::kCancelled, "step", "", ""};
     }
-    Pass pass(loaded);
+    Pass pass(loaded, done, ids, row_of);
     for (Stepping& stepping : all) {
       if (stepping.left() == 0) continue;
       RS_TRY(const bool added, pass.add(stepping));
       if (!added) break;
     }
     RS_CHECK(pass.run());
-    left = 0;
-    for (const Stepping& stepping : all) left += stepping.left();
+    done += pass.rows();
+  }
+  if (chosen != nullptr) {
+    RS_CUDA(
+        cudaMemcpyAsync(likeliest.host_keys.data(), likeliest.keys.data(), key_bytes, cudaMemcpyDeviceToHost, stream));
   }
   RS_CHECK(loaded.stream.wait());
   for (Stepping& stepping : all) {
+    stepping.give_chosen(reinterpret_cast<const uint64_t*>(likeliest.host_keys.data()), row_of);
     stepping.session->state = std::move(stepping.state);
     stepping.session->position = stepping.position;
   }
+  if (chosen != nullptr) likeliest.row_of = std::move(row_of);
   return Unit{};
+}
+
+Status likeliest_logits(const Loaded& loaded, int64_t row, float* out) {
+  const std::vector<int64_t>& row_of = loaded.likeliest.row_of;
+  const auto rows = static_cast<int64_t>(row_of.size());
+  if (row < 0 || row >= rows || row_of[static_cast<size_t>(row)] < 0) {
+    return Error{ErrorKind::kStateInvalid, "logits", "a row of the last call, which chose its ids",
+                 std::to_string(row)};
+  }
+  const int64_t vocab = loaded.model().config.vocab_rows;
+  return copy_logits(loaded, loaded.workspace.logits + row_of[static_cast<size_t>(row)] * vocab, 1, out);
 }
 
 }  // namespace ringside::cuda

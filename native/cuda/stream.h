@@ -47,6 +47,19 @@ class Event {
     RS_CUDA(cudaEventRecord(handle_, stream.get()));
     return Unit{};
   }
+  // What is queued on the stream from now on waits for it; the caller does not.
+  Status hold_back(const Stream& stream) const {
+    RS_CUDA(cudaStreamWaitEvent(stream.get(), handle_, 0));
+    return Unit{};
+  }
+  Result<bool> has_happened() const {
+    cudaError_t code = pretended_error();
+    if (code == cudaSuccess) code = cudaEventQuery(handle_);
+    if (code == cudaSuccess) return true;
+    if (code != cudaErrorNotReady) return cuda_error(code, "cudaEventQuery");
+    cudaGetLastError();  // the runtime remembers even this as an error
+    return false;
+  }
   // One that was never recorded has happened.
   Status wait() const {
     RS_CUDA(cudaEventSynchronize(handle_));

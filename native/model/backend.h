@@ -4,7 +4,8 @@
 //
 // What is bit-identical (house section 3a): for one backend on one build and instruction set, the logits of a position
 // depend on the tokens before it alone, not on how they were split into calls, on the number of threads, or on save and
-// restore.
+// restore. Where extend and step have code of their own (read_position() tells) they may differ from one another; then
+// this holds for a session that was only read, and for steps behind such a session.
 #pragma once
 
 #include <stdint.h>
@@ -139,10 +140,12 @@ typedef struct rs_backend {
   /* Several sessions of one model in one pass over the weights; a session appears at most once. The results are those
      of one extend for each. A failed or cancelled step moves no session. */
   int32_t (*step)(rs_model* model, const rs_step* steps, int64_t count, const rs_poll* poll, rs_error* error);
-  /* Cuts the last rows of the open chunk: 0 <= position() - keep and keep >= position() / 64 * 64. */
+  /* Cuts the last rows of the open chunk: 0 <= position() - keep and keep >= position() / 64 * 64; or goes back to what
+     was read before any step: the same with read_position() in the place of position(). */
   int32_t (*accept)(rs_session* session, int64_t keep_position, rs_error* error);
 
-  /* A snapshot at the last chunk boundary: linear states copied, KV pages shared. */
+  /* A snapshot at the last chunk boundary of read_position(): linear states copied, KV pages shared. The copy may go on
+     after the return; what follows on the session or the snapshot sees it done. */
   int32_t (*save)(rs_session* session, rs_snapshot** out, rs_error* error);
   int32_t (*restore)(rs_model* model, const rs_snapshot* snapshot, rs_session** out, rs_error* error);
   int64_t (*snapshot_position)(const rs_snapshot* snapshot);
@@ -151,6 +154,19 @@ typedef struct rs_backend {
 
   /* Frobenius norm of S as after the last token, [linear layers, heads]; for tests and `logits`. */
   int32_t (*state_norms)(const rs_session* session, float* out, rs_error* error);
+
+  /* The first position that a step wrote, or that was read behind one: only the state before it may be saved and
+     reused. position() where steps and extend give the same bits. */
+  int64_t (*read_position)(const rs_session* session);
+
+  /* A step that also chooses: where chosen[i] is not NULL it gets, [steps[i].count], the id below `ids` with the
+     largest finite logit after each token of that step, the lowest of equal ones; -1: there is none. It is what
+     sample() of sampler.h returns at temperature 0 without a penalty. NULL: logits are as near to the caller as ids. */
+  int32_t (*step_likeliest)(rs_model* model, const rs_step* steps, int32_t* const* chosen, int64_t count, int32_t ids,
+                            const rs_poll* poll, rs_error* error);
+  /* [vocab_rows] after token `row` of the model's last call, which was step_likeliest, counted over its steps; of a
+     step that was asked for ids or logits. NULL where step_likeliest is. */
+  int32_t (*likeliest_logits)(rs_model* model, int64_t row, float* logits, rs_error* error);
 } rs_backend;
 
 const rs_backend* rs_cpu_backend(void);

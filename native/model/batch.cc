@@ -38,24 +38,47 @@ Status Batch::go_on(Decoding& member, std::vector<Decoding*>& waiting) {
 // Lets each of `served` take a step. False: stopped, because one of them was cancelled.
 Result<bool> Batch::pass(Served served) {
   const int64_t rows = plan(served);
-  const auto vocab = static_cast<size_t>(model_.config().vocab_rows);
-  logits_.resize(std::max(logits_.size(), static_cast<size_t>(rows) * vocab));
-  float* logits = logits_.data();
-  for (rs_step& step : steps_) {
-    step.logits = logits;
-    logits += static_cast<size_t>(step.count) * vocab;
-  }
+  provide(served, rows);
+  for (const std::unique_ptr<Decoding>& member : members_) member->forget_rows();
   rs_error error{};
   const bool passed = step(served, rows, error);
+  int64_t first_row = 0;
   for (size_t i = 0; i < served.size(); ++i) {
-    if (passed) {
-      served[i]->passed(steps_[i].logits);
-    } else {
+    if (!passed) {
       RS_CHECK(served[i]->withdraw());
+    } else if (chosen_[i] != nullptr) {
+      served[i]->passed(chosen_[i], first_row);
+    } else {
+      served[i]->passed(steps_[i].logits);
     }
+    first_row += steps_[i].count;
   }
   if (!passed && to_error(error).kind != ErrorKind::kCancelled) return to_error(error);
   return passed;
+}
+
+// Room for what each step is to give: ids, or logits.
+void Batch::provide(Served served, int64_t rows) {
+  const auto vocab = static_cast<size_t>(model_.config().vocab_rows);
+  ids_.resize(std::max(ids_.size(), static_cast<size_t>(rows)));
+  chosen_.assign(served.size(), nullptr);
+  size_t logits_rows = 0;
+  for (size_t i = 0; i < served.size(); ++i) {
+    if (!served[i]->wants_ids()) logits_rows += static_cast<size_t>(steps_[i].count);
+  }
+  logits_.resize(std::max(logits_.size(), logits_rows * vocab));
+  float* logits = logits_.data();
+  int32_t* ids = ids_.data();
+  for (size_t i = 0; i < served.size(); ++i) {
+    if (served[i]->wants_ids()) {
+      steps_[i].want = RS_LOGITS_NONE;
+      chosen_[i] = ids;
+    } else {
+      steps_[i].logits = logits;
+      logits += static_cast<size_t>(steps_[i].count) * vocab;
+    }
+    ids += steps_[i].count;
+  }
 }
 
 // Drafts share the rows that are left when each member has one. Returns the rows of the pass.
@@ -82,10 +105,14 @@ bool Batch::step(Served served, int64_t rows, rs_error& error) {
     return std::ranges::any_of(*static_cast<Served*>(context), cancelled) ? 1 : 0;
   };
   const rs_poll poll{&served, asked, nullptr};
+  const rs_backend& backend = model_.backend();
+  const auto count = static_cast<int64_t>(steps_.size());
   const Clock::time_point start = Clock::now();
-  if (model_.backend().step(model_.handle(), steps_.data(), static_cast<int64_t>(steps_.size()), &poll, &error) != 0) {
-    return false;
-  }
+  const int32_t code = backend.step_likeliest == nullptr
+                           ? backend.step(model_.handle(), steps_.data(), count, &poll, &error)
+                           : backend.step_likeliest(model_.handle(), steps_.data(), chosen_.data(), count,
+                                                    model_.info().vocab, &poll, &error);
+  if (code != 0) return false;
   model_.pass_costs().add(rows, std::chrono::duration<double>(Clock::now() - start).count());
   return true;
 }

@@ -27,12 +27,15 @@ class Batch {
   static Status go_on(Decoding& member, std::vector<Decoding*>& waiting);
   Result<bool> pass(Served served);
   int64_t plan(Served served);
+  void provide(Served served, int64_t rows);
   bool step(Served served, int64_t rows, rs_error& error);
 
   const LoadedModel& model_;
   std::vector<rs_step> steps_;
-  std::vector<float> logits_;  // [rows of the pass, vocab_rows]
-  // After the logits, which a member that is given up in the middle still reads.
+  std::vector<float> logits_;     // [rows of the pass that want them, vocab_rows]
+  std::vector<int32_t> ids_;      // [rows of the pass]
+  std::vector<int32_t*> chosen_;  // of each step; nullptr: it wants logits
+  // After logits and ids, which a member that is given up in the middle still reads.
   std::vector<std::unique_ptr<Decoding>> members_;
 };
 

@@ -44,9 +44,8 @@ class ModelSession final : public Session {
 
   Result<std::shared_ptr<Snapshot>> snapshot() override {
     return guarded("snapshot", [&]() -> Result<std::shared_ptr<Snapshot>> {
-      const int64_t boundary = position() / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
-      const auto snapshot = std::make_shared<SessionSnapshot>(
-          model_, std::vector<int32_t>(tokens().begin(), tokens().begin() + boundary));
+      const auto snapshot =
+          std::make_shared<SessionSnapshot>(model_, std::vector<int32_t>(tokens().begin(), tokens().end()));
       RS_CHECK(snapshot->save(state_.handle()));
       return std::shared_ptr<Snapshot>(snapshot);
     });
@@ -100,11 +99,12 @@ class ModelSession final : public Session {
 
   // Leaves the session at the longest prefix of the prompt that needs no reading, at least one token short of it.
   Result<int64_t> keep_prefix(std::span<const int32_t> prompt, std::span<const std::shared_ptr<Snapshot>> snapshots) {
-    const std::span<const int32_t> held = tokens();
     const size_t most = prompt.size() - 1;
-    // A recurrent state cannot be rewound further than to the start of the open chunk.
-    const size_t boundary = held.size() / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
-    const size_t own = std::min(common_prefix(held, prompt), most);
+    // A recurrent state cannot be rewound further than to the start of the open chunk; what steps wrote is no state to
+    // read on from.
+    const auto read = static_cast<size_t>(state_.read_position());
+    const size_t boundary = read / RS_CHUNK_TOKENS * RS_CHUNK_TOKENS;
+    const size_t own = std::min(common_prefix(tokens().first(read), prompt), most);
     const SessionSnapshot* best = best_snapshot(prompt.first(most), snapshots);
     const size_t saved = best != nullptr ? best->tokens().size() : 0;
     if (own >= boundary && own >= saved) {

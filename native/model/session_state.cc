@@ -55,27 +55,53 @@ Status SessionState::cut(size_t keep) {
   has_logits_ = false;
   rs_error error{};
   if (backend_.accept(handle_, static_cast<int64_t>(keep), &error) != 0) return to_error(error);
-  lookup_.cut(tokens_, static_cast<int64_t>(keep));
-  tokens_.resize(keep);
+  keep_tokens(keep);
   return Unit{};
 }
 
 Status SessionState::extend(std::span<const int32_t> tokens, std::span<float> all, const CancelFlag& cancel,
                             const std::function<void(int64_t)>& advanced) {
+  const auto held = static_cast<size_t>(position());
+  const auto read = static_cast<size_t>(read_position());
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   has_logits_ = false;
-  Poll poll{&cancel, &advanced};
-  const rs_poll table = poll.table();
-  rs_error error{};
-  const rs_logits want = all.empty() ? RS_LOGITS_LAST : RS_LOGITS_ALL;
-  float* out = all.empty() ? logits_.data() : all.data();
-  if (backend_.extend(handle_, tokens.data(), static_cast<int64_t>(tokens.size()), want, out, &table, &error) != 0) {
-    tokens_.resize(static_cast<size_t>(backend_.position(handle_)));
-    return to_error(error);
+  if (read < held) {
+    RS_CHECK(go_back(read));
+    // Generated tokens are few, and read again they leave the state that any other way to them leaves.
+    RS_CHECK(read_on(std::span(tokens_).subspan(read, held - read), RS_LOGITS_NONE, nullptr, cancel, advanced));
   }
+  const rs_logits want = all.empty() ? RS_LOGITS_LAST : RS_LOGITS_ALL;
+  RS_CHECK(
+      read_on(std::span(tokens_).subspan(held), want, all.empty() ? logits_.data() : all.data(), cancel, advanced));
   if (!all.empty()) std::ranges::copy(all.last(logits_.size()), logits_.begin());
   has_logits_ = true;
   return Unit{};
+}
+
+// The backend alone: the tokens stay.
+Status SessionState::go_back(size_t keep) {
+  rs_error error{};
+  if (backend_.accept(handle_, static_cast<int64_t>(keep), &error) == 0) return Unit{};
+  keep_tokens(static_cast<size_t>(backend_.position(handle_)));
+  return to_error(error);
+}
+
+// Lets the backend read tokens that are in the list already; of those that it does not get to the list is rid.
+Status SessionState::read_on(std::span<const int32_t> tokens, rs_logits want, float* logits, const CancelFlag& cancel,
+                             const std::function<void(int64_t)>& advanced) {
+  Poll poll{&cancel, &advanced};
+  const rs_poll table = poll.table();
+  rs_error error{};
+  if (backend_.extend(handle_, tokens.data(), static_cast<int64_t>(tokens.size()), want, logits, &table, &error) == 0) {
+    return Unit{};
+  }
+  keep_tokens(static_cast<size_t>(backend_.position(handle_)));
+  return to_error(error);
+}
+
+void SessionState::keep_tokens(size_t count) {
+  lookup_.cut(tokens_, static_cast<int64_t>(std::min(count, tokens_.size())));
+  tokens_.resize(count);
 }
 
 void SessionState::reserve(int64_t more) {
@@ -83,8 +109,15 @@ void SessionState::reserve(int64_t more) {
   if (tokens_.capacity() < wanted) tokens_.reserve(std::max(wanted, tokens_.capacity() * 3 / 2));
 }
 
+Status SessionState::fetch_logits(int64_t row) {
+  rs_error error{};
+  if (backend_.likeliest_logits(model_->handle(), row, logits_.data(), &error) == 0) return Unit{};
+  return to_error(error);
+}
+
 Status SessionState::settle(const float* logits) {
-  if (logits != logits_.data()) std::copy_n(logits, logits_.size(), logits_.begin());
+  has_logits_ = logits != nullptr;
+  if (has_logits_ && logits != logits_.data()) std::copy_n(logits, logits_.size(), logits_.begin());
   const int64_t reached = backend_.position(handle_);
   if (reached < position()) {
     lookup_.cut(tokens_, reached);

@@ -3,6 +3,7 @@
 // the backend may be ahead by its drafts, which settle() cuts off.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <span>
@@ -29,6 +30,8 @@ class SessionState {
   const rs_backend& backend() const { return backend_; }
   rs_session* handle() const { return handle_; }
   int64_t position() const { return static_cast<int64_t>(tokens_.size()); }
+  // Of the tokens held, how many the backend need not read again to go on reading.
+  int64_t read_position() const { return std::min(backend_.read_position(handle_), position()); }
   std::span<const int32_t> tokens() const { return tokens_; }
   int64_t bytes() const;
   bool has_logits() const { return has_logits_; }
@@ -39,7 +42,9 @@ class SessionState {
   // A new state, or that of the snapshot, in place of the old one, which is given up only when the new one is there.
   Status open(const SessionSnapshot* snapshot);
   Status cut(size_t keep);
-  // `all` gets the logits of every token, [tokens, vocab_rows], unless it is empty.
+  // `all` gets the logits of every token, [tokens, vocab_rows], unless it is empty. What the backend's steps wrote is
+  // read again first. A cancelled or failed call keeps the tokens that the backend got to, which may be fewer than
+  // before it.
   Status extend(std::span<const int32_t> tokens, std::span<float> all, const CancelFlag& cancel,
                 const std::function<void(int64_t)>& advanced);
 
@@ -49,11 +54,18 @@ class SessionState {
   void push(int32_t token) noexcept { tokens_.push_back(token); }
   // Brings the index up to the last token.
   void index() { lookup_.extend(tokens_); }
-  // Cuts off what the backend or the list of tokens has beyond the other; `logits` are those after the last token left.
+  // Takes the logits of a row of the backend's last call, which chose ids; settle() must follow with them.
+  Status fetch_logits(int64_t row);
+  // Cuts off what the backend or the list of tokens has beyond the other; `logits` are those after the last token left,
+  // nullptr: nobody knows them.
   Status settle(const float* logits);
 
  private:
   void close();
+  Status go_back(size_t keep);
+  Status read_on(std::span<const int32_t> tokens, rs_logits want, float* logits, const CancelFlag& cancel,
+                 const std::function<void(int64_t)>& advanced);
+  void keep_tokens(size_t count);
 
   std::shared_ptr<const LoadedModel> model_;
   const rs_backend& backend_;
@@ -77,9 +89,11 @@ class SessionSnapshot final : public Snapshot {
     if (handle_ != nullptr) model_->backend().drop(handle_);
   }
 
+  // Keeps those of the tokens whose state the backend saved.
   Status save(rs_session* session) {
     rs_error error{};
     if (model_->backend().save(session, &handle_, &error) != 0) return to_error(error);
+    tokens_.resize(static_cast<size_t>(model_->backend().snapshot_position(handle_)));
     return Unit{};
   }
 

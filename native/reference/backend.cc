@@ -197,6 +197,9 @@ constexpr rs_backend kBackend = {
     .snapshot_bytes = snapshot_bytes,
     .drop = drop,
     .state_norms = norms,
+    .read_position = position,
+    .step_likeliest = nullptr,
+    .likeliest_logits = nullptr,
 };
 
 }  // namespace
