@@ -38,15 +38,10 @@ export const nativeDoors = {
     "model/backend.h",
     "model/backend_errors.h",
     "model/float_formats.h",
-<<<<<<< HEAD
-    "model/tap.h",
-    "error.h",
-    "owned_memory.h",
-=======
     "model/slabs.h",
     "model/tap.h",
     "error.h",
->>>>>>> 63ecdf2 (wip)
+    "owned_memory.h",
   ],
   cuda: [
     "cuda",
@@ -54,13 +49,9 @@ export const nativeDoors = {
     "model/backend.h",
     "model/backend_errors.h",
     "model/float_formats.h",
-<<<<<<< HEAD
-    "error.h",
-    "owned_memory.h",
-=======
     "model/slabs.h",
     "error.h",
->>>>>>> 63ecdf2 (wip)
+    "owned_memory.h",
   ],
   reference: ["reference", "io", "model/backend.h", "model/backend_errors.h", "model/tap.h", "error.h"],
   io: ["io", "error.h", "owned_memory.h"],
