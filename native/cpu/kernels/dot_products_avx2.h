@@ -67,20 +67,22 @@ struct PairDots {
   }
 };
 
-// Codes and two-byte inputs, joined to one number of 16 bits: half the multiplications of a byte at a time.
+// Codes and two-byte inputs, joined to one number of 16 bits: half the multiplications of a byte at a time. A lane of
+// codes becomes its first and third as two words and its second and fourth as two more, so inputs lie in that order.
 struct WordDots {
   static constexpr int32_t kExcess = 0;
   static constexpr bool kJoinsBytes = true;
-  static constexpr int vecs_of_rows(int rows) { return 4 / rows; }
+  static constexpr int vecs_of_rows(int rows) { return 8 / rows; }
 
-  RS_INLINE Ints widened(const void* bytes) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(bytes)));
+  RS_INLINE Ints widened(const int8_t* bytes) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
   }
 
   RS_INLINE void join_bytes(const int8_t* values, const int8_t* low, int64_t columns, int16_t* words) {
     for (int64_t k = 0; k < columns; k += 16) {
       const Ints joined = _mm256_add_epi16(_mm256_slli_epi16(widened(values + k), 7), widened(low + k));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + k), joined);
+      const Ints ordered = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(joined, 0xd8), 0xd8);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + k), ordered);
     }
   }
 
@@ -88,29 +90,24 @@ struct WordDots {
   template <int kRows, int kVecs, bool kPrefetches>
   RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
                               Ints (&dots)[kRows][kVecs]) {
-    constexpr int kHalf = kVecBytes / 2;  // bytes of the codes that fill a vector when widened
-    // Of each output two sums side by side: of the first two columns of each quad and of the others.
-    Ints sums[kRows][2 * kVecs] = {};
-#pragma GCC unroll 1
-    for (int64_t k = 0; k < columns; k += 4, codes += kQuadBytes, x += 8, next.at += 64) {
-#pragma GCC unroll 8
-      for (int v = 0; v < 2 * kVecs; ++v) {
-        if (kPrefetches && v * kHalf % 64 == 0) call_line(next, v * kHalf / 64);
-        const Ints w = widened(codes + v * kHalf);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          long long quad;
-          __builtin_memcpy(&quad, x + r * x_stride, sizeof quad);
-          sums[r][v] = add(sums[r][v], _mm256_madd_epi16(w, _mm256_set1_epi64x(quad)));
-        }
-      }
-    }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
+      for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
+    }
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < columns; k += 4, codes += kQuadBytes, x += 8, next.at += 64) {
+#pragma GCC unroll 8
       for (int v = 0; v < kVecs; ++v) {
-        const Ints mixed = _mm256_hadd_epi32(sums[r][2 * v], sums[r][2 * v + 1]);  // outputs 0 1 4 5, 2 3 6 7
-        dots[r][v] = _mm256_permute4x64_epi64(mixed, 0xd8);
+        if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
+        const Ints both = load_codes(codes + v * kVecBytes);
+        const Ints even = _mm256_srai_epi16(_mm256_slli_epi16(both, 8), 8);
+        const Ints odd = _mm256_srai_epi16(both, 8);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          dots[r][v] = add(dots[r][v], _mm256_madd_epi16(even, quad_values(x + r * x_stride)));
+          dots[r][v] = add(dots[r][v], _mm256_madd_epi16(odd, quad_values(x + r * x_stride + 4)));
+        }
       }
     }
   }
