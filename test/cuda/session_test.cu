@@ -330,14 +330,22 @@ class Fault {
   bool was_reached_ = false;
 };
 
+struct Failing {
+  cudaError_t code;
+  ErrorKind kind;
+  int64_t stride;  // of the calls that fail
+};
+constexpr std::array kFailing = {Failing{cudaErrorUnknown, ErrorKind::kInternal, 1},
+                                 Failing{cudaErrorMemoryAllocation, ErrorKind::kOutOfMemory, 9},
+                                 Failing{cudaErrorLaunchFailure, ErrorKind::kDeviceLost, 9}};
+
 // Repeats `phase`, which returns an error's kind or -1, with its first, second, third … call failing, until none is
-// left to fail. Returns how many calls there were.
-int64_t fail_each_call(const char* name, cudaError_t code, ErrorKind kind,
-                       const std::function<int32_t(Fault&)>& phase) {
-  for (int64_t n = 1;; ++n) {
-    Fault fault(n, code);
+// left to fail. Returns how many calls there were, in whole strides.
+int64_t fail_each_call(const char* name, const Failing& failing, const std::function<int32_t(Fault&)>& phase) {
+  for (int64_t n = 1;; n += failing.stride) {
+    Fault fault(n, failing.code);
     const int32_t got = phase(fault);
-    CHECK_EQ(got, fault.was_reached() ? static_cast<int32_t>(kind) : -1);
+    CHECK_EQ(got, fault.was_reached() ? static_cast<int32_t>(failing.kind) : -1);
     if (fault.was_reached()) continue;
     std::printf("     %s: %lld calls\n", name, static_cast<long long>(n - 1));
     return n - 1;
