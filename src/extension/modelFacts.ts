@@ -7,6 +7,15 @@ export function backendText({ backend, isa, threads }: ModelInfo): string {
   return l10n.t("{0}, {1} threads", what, threads);
 }
 
+/** What a loaded model takes with one full context, each part with its name; what of it is not on the GPU the device's name tells. */
+export function memoryParts(model: ModelInfo): readonly { readonly label: string; readonly bytes: number }[] {
+  return [
+    { label: l10n.t("Weights"), bytes: model.weightResidentBytes },
+    { label: l10n.t("State"), bytes: model.stateBytes },
+    { label: l10n.t("Keys and values"), bytes: model.kvBytesPerToken * model.contextTokens },
+  ];
+}
+
 export function weightsText({ weightResidentBytes }: ModelInfo): string {
   return l10n.t("{0} in memory", bytesText(weightResidentBytes));
 }

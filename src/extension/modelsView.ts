@@ -7,15 +7,28 @@ import type { FolderFacts, ModelLibrary } from "../models/library";
 import { inspectModelFolder } from "../models/library";
 import type { ModelInfo } from "../protocol/engine";
 import type { EngineAccess } from "./engineAccess";
-import { backendText, bytesText, lossTexts, rounded, speedTexts, stateText, weightsText } from "./modelFacts";
+import { memoryBar, percentOf } from "./memoryBar";
+import {
+  backendText,
+  bytesText,
+  lossTexts,
+  memoryParts,
+  rounded,
+  speedTexts,
+  stateText,
+  weightsText,
+} from "./modelFacts";
 import { errorOf, wordError } from "./words";
 import type { Disposable } from "./disposable";
 
 export const modelsView = "ringside.models";
 
+const barCharacters = 12;
+
 /** One model folder, or one fact about it. */
 export type ModelNode =
   | { readonly type: "model"; readonly folder: string }
+  | { readonly type: "memory"; readonly model: ModelInfo }
   | { readonly type: "fact"; readonly label: string; readonly value: string; readonly icon: string };
 
 export class ModelsTree implements TreeDataProvider<ModelNode>, Disposable {
@@ -37,10 +50,12 @@ export class ModelsTree implements TreeDataProvider<ModelNode>, Disposable {
 
   getChildren(node?: ModelNode): ModelNode[] | Promise<ModelNode[]> {
     if (node === undefined) return this.folders().map((folder) => ({ type: "model", folder }));
+    if (node.type === "memory") return memoryFacts(node.model);
     return node.type === "model" ? this.#facts(node.folder) : [];
   }
 
   getTreeItem(node: ModelNode): TreeItem {
+    if (node.type === "memory") return memoryItem(node.model);
     return node.type === "model" ? this.#modelItem(node.folder) : factItem(node);
   }
 
@@ -96,6 +111,7 @@ export class ModelsTree implements TreeDataProvider<ModelNode>, Disposable {
         ...lossTexts(status).map((text) => fact(l10n.t("GPU"), text, "warning")),
         fact(l10n.t("Device"), model.device, "chip"),
         fact(l10n.t("Backend"), backendText(model), "gear"),
+        { type: "memory", model },
         fact(l10n.t("Weights"), weightsText(model), "server"),
         fact(l10n.t("State"), stateText(model), "database"),
         fact(l10n.t("Context"), l10n.t("{0} tokens", rounded(model.contextTokens)), "symbol-ruler"),
@@ -122,6 +138,36 @@ function factNodes({ weightBytes, contextTokens }: FolderFacts): ModelNode[] {
       ? []
       : [fact(l10n.t("Context"), l10n.t("{0} tokens", rounded(contextTokens)), "symbol-ruler")]),
   ];
+}
+
+function memoryFacts(model: ModelInfo): ModelNode[] {
+  const parts = memoryParts(model);
+  const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+  return parts.map(({ label, bytes }) =>
+    fact(label, l10n.t("{0}, {1} %", bytesText(bytes), percentOf(bytes, total)), "circle-small-filled"),
+  );
+}
+
+/** A bar for the eye; a screen reader hears the parts instead of its characters. */
+function memoryItem(model: ModelInfo): TreeItem {
+  const parts = memoryParts(model);
+  const total = bytesText(parts.reduce((sum, { bytes }) => sum + bytes, 0));
+  const item = new TreeItem(l10n.t("Memory"), TreeItemCollapsibleState.Collapsed);
+  const bar = memoryBar(
+    parts.map(({ bytes }) => bytes),
+    barCharacters,
+  );
+  item.description = `${bar} ${total}`;
+  const words = [
+    l10n.t("{0} with a full context", total),
+    ...parts.map(({ label, bytes }) => `${label}: ${bytesText(bytes)}`),
+    model.device,
+  ];
+  item.tooltip = words.join("\n");
+  item.accessibilityInformation = { label: `${l10n.t("Memory")}: ${words.join(", ")}` };
+  item.iconPath = new ThemeIcon("pie-chart");
+  item.contextValue = "fact";
+  return item;
 }
 
 function fact(label: string, value: string, icon: string): ModelNode {

@@ -88,6 +88,16 @@ describe("models view", () => {
     assert.match(known.get("Backend") ?? "", /^cpu, \w+, \d+ threads$/);
     assert.match(known.get("Weights") ?? "", /MB in memory$/);
     assert.match(known.get("State") ?? "", /B a token$/);
+    const memory = (await tree.getChildren(node(embedded))).find(({ type }) => type === "memory");
+    assert.ok(memory !== undefined);
+    const memoryItem = tree.getTreeItem(memory);
+    assert.match(String(memoryItem.description), /^█+▓+▒+ [\d.]+ MB$/);
+    assert.match(memoryItem.accessibilityInformation?.label ?? "", /^Memory: .* with a full context, Weights: /);
+    const parts = await tree.getChildren(memory);
+    assert.deepEqual(
+      parts.map((part) => (part.type === "fact" ? part.label : "")),
+      ["Weights", "State", "Keys and values"],
+    );
     assert.equal(known.get("Context"), "32,768 tokens");
     assert.equal(known.has("Last measured"), false);
     await engine.port.unload();
