@@ -69,8 +69,10 @@ struct PairDots {
 
 // Codes and two-byte inputs, joined to one number of 16 bits: half the multiplications of a byte at a time. A lane of
 // codes becomes its first and third as two words and its second and fourth as two more, so inputs lie in that order.
+template <PackedFormat kFormat>
 struct WordDots {
-  static constexpr int32_t kExcess = 0;
+  static constexpr bool kIsQ4 = kFormat == PackedFormat::kQ4;
+  static constexpr int32_t kExcess = kIsQ4 ? 8 : 0;
   static constexpr bool kJoinsBytes = true;
   static constexpr int vecs_of_rows(int rows) { return 8 / rows; }
 
@@ -95,20 +97,41 @@ struct WordDots {
 #pragma GCC unroll 8
       for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
     }
+    constexpr int64_t kColumns = kIsQ4 ? 8 : 4;  // of one vector's codes
 #pragma GCC unroll 1
-    for (int64_t k = 0; k < columns; k += 4, codes += kQuadBytes, x += 8, next.at += 64) {
+    for (int64_t k = 0; k < columns; k += kColumns, codes += kQuadBytes, x += 2 * kColumns, next.at += 64) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVecs; ++v) {
-        if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
-        const Ints both = load_codes(codes + v * kVecBytes);
-        const Ints even = _mm256_srai_epi16(_mm256_slli_epi16(both, 8), 8);
-        const Ints odd = _mm256_srai_epi16(both, 8);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          dots[r][v] = add(dots[r][v], _mm256_madd_epi16(even, quad_values(x + r * x_stride)));
-          dots[r][v] = add(dots[r][v], _mm256_madd_epi16(odd, quad_values(x + r * x_stride + 4)));
+      for (int v = 0; v < kVecs; v += 2) {  // the inputs serve two vectors
+        if (kPrefetches) call_line(next, v * kVecBytes / 64);
+        const Ints a = load_codes(codes + v * kVecBytes);
+        const Ints b = load_codes(codes + (v + 1) * kVecBytes);
+        if constexpr (kIsQ4) {
+          const Ints half = _mm256_set1_epi16(15);
+          add_words<kVecs>(a & half, b & half, x, x_stride, v, dots);
+          add_words<kVecs>(shifted(a, 8) & half, shifted(b, 8) & half, x + 4, x_stride, v, dots);
+          add_words<kVecs>(shifted(a, 4) & half, shifted(b, 4) & half, x + 8, x_stride, v, dots);
+          add_words<kVecs>(shifted(a, 12), shifted(b, 12), x + 12, x_stride, v, dots);
+        } else {
+          add_words<kVecs>(even_bytes(a), even_bytes(b), x, x_stride, v, dots);
+          add_words<kVecs>(odd_bytes(a), odd_bytes(b), x + 4, x_stride, v, dots);
         }
       }
+    }
+  }
+
+ private:
+  RS_INLINE Ints shifted(Ints codes, int bits) { return _mm256_srli_epi16(codes, bits); }
+  RS_INLINE Ints even_bytes(Ints codes) { return _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8); }
+  RS_INLINE Ints odd_bytes(Ints codes) { return _mm256_srai_epi16(codes, 8); }
+
+  // Two columns of two vectors of outputs, every row.
+  template <int kVecs, int kRows>
+  RS_INLINE void add_words(Ints a, Ints b, const int8_t* x, int64_t x_stride, int v, Ints (&dots)[kRows][kVecs]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Ints values = quad_values(x + r * x_stride);
+      dots[r][v] = add(dots[r][v], _mm256_madd_epi16(a, values));
+      dots[r][v + 1] = add(dots[r][v + 1], _mm256_madd_epi16(b, values));
     }
   }
 };

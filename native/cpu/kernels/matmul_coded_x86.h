@@ -138,8 +138,10 @@ void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* ne
 
 RS_INLINE auto pass_for(const PackedMatrix& w, [[maybe_unused]] bool has_two_bytes) {
 #if !defined(__AVX512F__) && !defined(__AVXVNNI__)
-  if (w.format == PackedFormat::kQ8 && has_two_bytes) return multiply_pass<WordDots>;
-  if (w.format == PackedFormat::kQ4 && !has_two_bytes) return multiply_pass<PairDots>;
+  if (w.format == PackedFormat::kQ4) {
+    return has_two_bytes ? multiply_pass<WordDots<PackedFormat::kQ4>> : multiply_pass<PairDots>;
+  }
+  if (has_two_bytes) return multiply_pass<WordDots<PackedFormat::kQ8>>;
 #endif
   return w.format == PackedFormat::kQ8 ? multiply_pass<ByteDots<PackedFormat::kQ8>>
                                        : multiply_pass<ByteDots<PackedFormat::kQ4>>;
