@@ -324,11 +324,13 @@ struct Memory {
   Weights weights;
   Stream stream;
   std::unique_ptr<SessionPools> pools;
+  StateCopies copies;
 
   Memory() {
     describe_model(*shape.ready(), weights);
     CHECK(stream.create().ok());
     pools = std::make_unique<SessionPools>(weights.model, plan_sessions(weights.model));
+    CHECK(copies.create(pools->states.piece_bytes()).ok());
   }
   std::unique_ptr<Session> open() {
     auto session = std::make_unique<Session>(this, *pools);
@@ -364,20 +366,22 @@ TEST("a snapshot shares pages until one of its holders writes") {
   CHECK(memory.table(*session) == pointers(session->pages));
   memory.fill(session->pages[1], 7, page_bytes);
   memory.fill(session->state.s, 9, memory.pools->states.piece_bytes());
-  session->position = 300;
+  session->position = session->read_position = 300;
   Snapshot snapshot;
-  CHECK(save_session(*session, memory.stream, snapshot).ok());
+  CHECK(save_session(*session, memory.copies, memory.stream, snapshot).ok());
   CHECK_EQ(snapshot.position, 256);
   CHECK_EQ(snapshot.pages.size(), size_t{1});
-  session->position = 321;
+  session->position = session->read_position = 321;
   Snapshot later;
-  CHECK(save_session(*session, memory.stream, later).ok());
+  CHECK(save_session(*session, memory.copies, memory.stream, later).ok());
   CHECK_EQ(later.position, 320);
   CHECK_EQ(later.pages.size(), size_t{2});
+  CHECK(later.s.wait().ok());
   memory.fill(session->state.s, 1, memory.pools->states.piece_bytes());
   Session restored(&memory, *memory.pools);
-  CHECK(restore_session(later, memory.stream, restored).ok());
+  CHECK(restore_session(later, memory.copies, memory.stream, restored).ok());
   CHECK_EQ(restored.position, 320);
+  CHECK(restored.await(memory.stream).ok());
   CHECK(memory.content(restored.state.s, 64) == std::vector<uint8_t>(64, 9));
   CHECK(restored.prepare_pages(1, memory.stream).ok());
   CHECK(restored.pages[0] == session->pages[0]);
