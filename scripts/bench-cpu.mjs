@@ -72,8 +72,6 @@ function runs({ threads, reps, peer, checkpoint }) {
     ],
   });
   const miniOwn = ["--shape", "mini", "--quant", "q4"];
-  // With the checkpoint, the run to the greatest depth shows the peak memory too.
-  const miniStored = checkpoint === undefined ? miniOwn : ["--model", checkpoint];
   const toDepth = "--prompt 0 --generate 64 --depths 0,32768".split(" ");
   const list = [
     side("mini-softmax", mini("mini-softmax", ...miniAtDepth), ""),
@@ -84,8 +82,8 @@ function runs({ threads, reps, peer, checkpoint }) {
     side(`nano-softmax-${String(threads)}`, nano(threads), ""),
     own("mini-pp512", ...miniOwn, "--prompt", "512", "--generate", "0", "--depths", "0"),
     own("mini-pp4096", ...miniOwn, "--prompt", "4096", "--generate", "0", "--depths", "0"),
-    own("mini-depth", ...miniStored, ...toDepth),
-    own("mini-depth-kv8", ...miniStored, "--kv", "q8", ...toDepth),
+    own("mini-depth", ...miniOwn, ...toDepth),
+    own("mini-depth-kv8", ...miniOwn, "--kv", "q8", ...toDepth),
     own("nano-sequences", ..."--shape nano --prompt 0 --generate 64 --depths 512 --sequences 8".split(" ")),
     align("align"),
     align("align-kv8", "--kv", "q8"),
