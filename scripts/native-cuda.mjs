@@ -82,10 +82,10 @@ export async function buildCudaLibrary(architectures) {
   return library;
 }
 
-/** The library and the tests' programs. Returns the folder within the checkout where they lie. */
-export async function buildCudaTests(architectures, tests) {
+/** The library, the tests' programs and others by their names. Returns the folder within the checkout where they lie. */
+export async function buildCudaTests(architectures, tests, others = []) {
   const folder = folderFor(architectures);
-  const targets = ["ringside_cuda", ...tests.map((test) => `cuda_${test}`)];
+  const targets = ["ringside_cuda", ...tests.map((test) => `cuda_${test}`), ...others];
   const outputs = [libraryName, ...targets.slice(1)].map((file) => `${folder}/${file}`);
   await whenStale({ name: `cuda-tests-${path.basename(folder)}`, inputs, outputs }, () =>
     build(architectures, targets),

@@ -2,6 +2,7 @@
 // and no Node. Which programs there are and how they run is said in test/cuda/run.sh alone.
 //
 //   npm run test:gpu -- [--bench] [--no-sanitizer] [--architectures LIST]
+//   npm run test:gpu -- --rows [--architectures LIST]
 //   npm run test:gpu -- --build-only --out DIR [--architectures LIST]
 //
 // LIST: such as 90a,80, or "all" for those that are shipped; without it, those of this machine's cards.
@@ -9,7 +10,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { buildCudaTests, cudaTests, findNvcc, ownArchitectures } from "./native-cuda.mjs";
-import { at } from "./paths.mjs";
+import { at, cudaLibraryFile } from "./paths.mjs";
 import { Explained, isMain, main, run, say, step } from "./process.mjs";
 import { ensurePrograms } from "./system-packages.mjs";
 
@@ -17,6 +18,7 @@ const options = {
   architectures: { type: "string" },
   bench: { type: "boolean", default: false },
   "no-sanitizer": { type: "boolean", default: false },
+  rows: { type: "boolean", default: false },
   "build-only": { type: "boolean", default: false },
   out: { type: "string" },
 };
@@ -52,7 +54,9 @@ async function chooseArchitectures(list) {
 /** Programs, their script and what they read, in one folder that can be copied as it is. */
 function collect(folder, tests, out) {
   fs.mkdirSync(path.join(out, "cuda"), { recursive: true });
-  for (const name of tests.map((test) => `cuda_${test}`))
+  const programs = tests.map((test) => `cuda_${test}`);
+  // The bench finds the library beside itself.
+  for (const name of [...programs, "ringside-tool", path.basename(cudaLibraryFile)])
     fs.copyFileSync(at(folder, name), path.join(out, "cuda", name));
   fs.copyFileSync(at("test", "cuda", "run.sh"), path.join(out, "run.sh"));
   fs.cpSync(at("media", "nano"), path.join(out, "nano"), { recursive: true });
@@ -69,19 +73,20 @@ async function testGpu() {
   const named = architectures.length === 0 ? "all architectures" : architectures.join(", ");
   let folder = "";
   await step(`GPU tests for ${named}`, async () => {
-    folder = await buildCudaTests(architectures, tests);
+    folder = await buildCudaTests(architectures, tests, ["ringside-tool"]);
   });
   if (values.out !== undefined) {
     collect(folder, tests, path.resolve(values.out));
     say(`On the machine with the GPU: sh ${path.join(values.out, "run.sh")}`);
     return;
   }
-  const passedOn = ["bench", "no-sanitizer"].filter((name) => values[name]).map((name) => `--${name}`);
+  const passedOn = ["bench", "no-sanitizer", "rows"].filter((name) => values[name]).map((name) => `--${name}`);
   const env = {
     NANO_DIR: at("media", "nano"),
     GOLDEN_DIR: at("test", "golden"),
     ...process.env,
     PROGRAMS: at(folder),
+    ROWS: at("build", "bench"),
   };
   await run("sh", [at("test", "cuda", "run.sh"), ...passedOn], { env, isShown: true }).catch(() => {
     throw new Explained("Not every GPU test passed.");

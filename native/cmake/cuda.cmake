@@ -33,9 +33,9 @@ add_library(rs_cuda STATIC ${rs_cuda_files} error.cc io/system_pages.cc)
 target_include_directories(rs_cuda PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(rs_cuda PUBLIC Threads::Threads)
 
-# One function is seen from outside, so that this library and the addon never mix their symbols.
+# Two functions are seen from outside, so that this library and the addon never mix their symbols.
 set(rs_cuda_map ${CMAKE_CURRENT_SOURCE_DIR}/cuda/backend.map)
-add_library(ringside_cuda SHARED cuda/backend.cu binding/glibc_floor.cc)
+add_library(ringside_cuda SHARED cuda/backend.cu cuda/rates.cu binding/glibc_floor.cc)
 target_link_libraries(ringside_cuda PRIVATE rs_cuda)
 target_link_options(ringside_cuda PRIVATE -Wl,--version-script,${rs_cuda_map} -static-libstdc++)
 rs_link_for_glibc_floor(ringside_cuda)
@@ -52,7 +52,9 @@ if(RINGSIDE_TESTS)
     rs_cuda_test(${name})
   endforeach()
   rs_cuda_test(backend_test rs_reference)
-  rs_cuda_test(small_card_test rs_reference)
   rs_cuda_test(session_test rs_text)
+  rs_cuda_test(small_card_test rs_reference)
   rs_cuda_test(nano_test rs_checkpoint)
+  # The bench goes with the tests to machines that have another libstdc++.
+  target_link_options(ringside-tool PRIVATE -static-libstdc++ -static-libgcc)
 endif()

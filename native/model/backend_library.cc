@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "backend_errors.h"
+
 namespace ringside {
 namespace {
 
@@ -55,17 +57,25 @@ std::string own_folder() {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
-Result<const rs_backend*> open_library() {
+Result<void*> open_library() {
   RS_CHECK(check_driver());
   // With a slash, so that the system looks there and nowhere else.
   const std::string folder = own_folder();
   const std::string path = (folder.empty() ? "./" : folder) + kLibraryName;
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* const reason = dlerror();
-    const bool is_there = access(path.c_str(), F_OK) == 0;
-    return unavailable(kLibraryName, "beside the engine", is_there && reason != nullptr ? reason : "none");
-  }
+  if (library != nullptr) return library;
+  const char* const reason = dlerror();
+  const bool is_there = access(path.c_str(), F_OK) == 0;
+  return unavailable(kLibraryName, "beside the engine", is_there && reason != nullptr ? reason : "none");
+}
+
+Result<void*> library() {
+  static const Result<void*> opened = open_library();
+  return opened;
+}
+
+Result<const rs_backend*> find_backend() {
+  RS_TRY(void* const library, library());
   const auto table = reinterpret_cast<const rs_backend* (*)()>(dlsym(library, "rs_cuda_backend"));
   const rs_backend* const backend = table == nullptr ? nullptr : table();
   if (backend != nullptr && backend->version == RS_BACKEND_VERSION) return backend;
@@ -76,8 +86,19 @@ Result<const rs_backend*> open_library() {
 }  // namespace
 
 Result<const rs_backend*> open_cuda_backend() {
-  static const Result<const rs_backend*> opened = open_library();
-  return opened;
+  static const Result<const rs_backend*> found = find_backend();
+  return found;
+}
+
+Result<rs_device_rates> measure_cuda_rates() {
+  RS_CHECK(open_cuda_backend());
+  RS_TRY(void* const library, library());
+  const auto measure = reinterpret_cast<int32_t (*)(rs_device_rates*, rs_error*)>(dlsym(library, "rs_cuda_rates"));
+  if (measure == nullptr) return unavailable(kLibraryName, "one that measures the card", "none");
+  rs_device_rates rates{};
+  rs_error error{};
+  if (measure(&rates, &error) != 0) return to_error(error);
+  return rates;
 }
 
 }  // namespace ringside

@@ -9,22 +9,10 @@
 
 #include "error.h"
 #include "model/loaded_model.h"
+#include "tools/aligned_path.h"
 #include "tools/bench_options.h"
 
 namespace ringside::tools {
-
-// One way of reading, against the reference, over all positions.
-struct AlignedPath {
-  std::string name;
-  int64_t positions = 0;
-  double mean_dp = 0.0;        // |difference of the probability of the token that follows|
-  double max_dp = 0.0;         //
-  double share_over = 0.0;     // of positions where it is over 0.8
-  double mean_kl = 0.0;        // KL(reference || path)
-  double max_kl = 0.0;         //
-  double top1 = 0.0;           // share of positions whose likeliest token is the reference's
-  int64_t different_rows = 0;  // of logits, in any bit, from those of the first path
-};
 
 // How far a layer of the first path is from the reference's, both on what their own layers before gave them:
 // root mean square of the difference over that of the reference.

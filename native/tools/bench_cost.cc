@@ -1,33 +1,90 @@
 #include "tools/bench_cost.h"
 
-#include "cpu/inspect.h"
-#include "cpu/kernels/pack.h"
+#include <cmath>
+#include <string>
+
+#include "model/backend_errors.h"
 
 namespace ringside::tools {
 namespace {
 
-double bytes_of(const cpu::PackedMatrix& matrix) { return static_cast<double>(cpu::packed_bytes(matrix)); }
+double value_bytes(int32_t format) {
+  switch (format) {
+    case RS_WEIGHT_F32:
+      return 4.0;
+    case RS_WEIGHT_BF16:
+      return 2.0;
+    case RS_WEIGHT_Q4:
+      return 0.5;
+    default:
+      return 1.0;
+  }
+}
 
-double bytes_of(const cpu::Mlp& mlp) { return bytes_of(mlp.gate) + bytes_of(mlp.up) + bytes_of(mlp.down); }
+// Adds up matrices by looking at their first rows.
+class Scale {
+ public:
+  explicit Scale(const rs_weight_source& source) : source_(source) {}
+
+  Status add(const std::string& base, int64_t rows, int64_t columns, double& bytes) {
+    rs_matrix row{};
+    rs_error error{};
+    if (source_.read_rows(source_.context, base.c_str(), rows, columns, 0, 1, &row, &error) != 0) {
+      return to_error(error);
+    }
+    const auto floats_of_group = (row.scales == nullptr ? 0.0 : 4.0) + (row.offsets == nullptr ? 0.0 : 4.0);
+    const int64_t groups = row.group_columns > 0 ? (columns + row.group_columns - 1) / row.group_columns : 0;
+    bytes += static_cast<double>(rows) *
+             (static_cast<double>(columns) * value_bytes(row.format) + static_cast<double>(groups) * floats_of_group);
+    last_format_ = row.format;
+    source_.release(source_.context, &row);
+    return Unit{};
+  }
+  Status add_mlp(const std::string& prefix, int64_t width, int64_t hidden, double& bytes) {
+    RS_CHECK(add(prefix + "gate_proj", width, hidden, bytes));
+    RS_CHECK(add(prefix + "up_proj", width, hidden, bytes));
+    return add(prefix + "down_proj", hidden, width, bytes);
+  }
+  bool last_was_coded() const { return last_format_ != RS_WEIGHT_F32 && last_format_ != RS_WEIGHT_BF16; }
+
+ private:
+  const rs_weight_source& source_;
+  int32_t last_format_ = RS_WEIGHT_F32;
+};
 
 }  // namespace
 
-StoredWeights stored_weights(const rs_model* cpu_model) {
-  const cpu::Weights& held = cpu::inspect(cpu_model).weights;
+Result<StoredWeights> stored_weights(const Config& config, const rs_weight_source& source) {
   StoredWeights out;
-  out.other_bytes = bytes_of(held.lm_head);
-  double experts = 0.0;
-  for (const cpu::Layer& layer : held.layers) {
-    for (const cpu::PackedMatrix* matrix : {&layer.qkv, &layer.dense, &layer.output_gate, &layer.router}) {
-      if (matrix->rows > 0) out.other_bytes += bytes_of(*matrix);
+  Scale scale(source);
+  const int64_t hidden = config.hidden;
+  const int64_t width = int64_t{config.heads} * config.head_dim;
+  const int64_t kv_width = int64_t{config.kv_heads} * config.head_dim;
+  for (int32_t i = 0; i < config.layers; ++i) {
+    const std::string layer = "model.layers." + std::to_string(i) + ".";
+    const int64_t qkv_rows = config.is_softmax(i) ? width + 2 * kv_width : 3 * width;
+    RS_CHECK(scale.add(layer + "attention.query_key_value", qkv_rows, hidden, out.other_bytes));
+    out.coded = scale.last_was_coded();
+    if (!config.is_softmax(i)) RS_CHECK(scale.add(layer + "attention.g_proj", width, hidden, out.other_bytes));
+    RS_CHECK(scale.add(layer + "attention.dense", hidden, width, out.other_bytes));
+    if (config.is_dense(i)) {
+      RS_CHECK(scale.add_mlp(layer + "mlp.", config.dense_width, hidden, out.other_bytes));
+      continue;
     }
-    if (layer.always.gate.rows > 0) out.other_bytes += bytes_of(layer.always);
-    for (const cpu::Mlp& expert : layer.experts) out.expert_bytes += bytes_of(expert);
-    experts += static_cast<double>(layer.experts.size());
+    RS_CHECK(scale.add(layer + "mlp.gate", config.experts, hidden, out.other_bytes));
+    RS_CHECK(scale.add_mlp(layer + "mlp.experts.0.", config.expert_width, hidden, out.expert_bytes));
+    if (config.shared_width > 0) {
+      RS_CHECK(scale.add_mlp(layer + "mlp.shared_experts.", config.shared_width, hidden, out.other_bytes));
+    }
   }
-  if (experts > 0.0) out.expert_bytes /= experts;
-  out.coded = held.layers.front().qkv.is_coded();
+  if (config.layers > config.dense_layers) out.expert_bytes /= config.layers - config.dense_layers;
+  RS_CHECK(scale.add("lm_head", config.vocab_rows, hidden, out.other_bytes));
   return out;
+}
+
+double even_experts(const Config& config, double rows) {
+  const double missed = 1.0 - static_cast<double>(config.experts_per_token) / config.experts;
+  return (config.layers - config.dense_layers) * config.experts * (1.0 - std::pow(missed, rows));
 }
 
 double kv_bytes_per_token(const Config& config, rs_kv_format format) {

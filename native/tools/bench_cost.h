@@ -4,18 +4,24 @@
 
 #include <cstdint>
 
+#include "error.h"
 #include "model/backend.h"
 #include "model/config.h"
 
 namespace ringside::tools {
 
-// Bytes as the CPU backend holds them, scales and offsets included.
+// Bytes as a backend holds them: as they are stored, scales and offsets included.
 struct StoredWeights {
   double expert_bytes = 0.0;  // one routed expert, the mean of all
   double other_bytes = 0.0;   // what every pass reads: attention, routers, dense and shared MLPs, and the head
   bool coded = false;         // products of integers
 };
-StoredWeights stored_weights(const rs_model* cpu_model);
+// Looks at one row of each matrix, and of one expert a layer: those of a layer are of one form.
+Result<StoredWeights> stored_weights(const Config& config, const rs_weight_source& source);
+
+// Distinct experts, of all layers together, that a pass of `rows` tokens reads where tokens are routed evenly and apart
+// from each other.
+double even_experts(const Config& config, double rows);
 
 // Keys and values of one position in the format in which they are kept, without its scales.
 double kv_bytes_per_token(const Config& config, rs_kv_format format);

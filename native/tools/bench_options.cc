@@ -36,7 +36,9 @@ const char* name_of(const FormatName (&formats)[n], int32_t format) {
   return "";
 }
 
-std::optional<int64_t> whole_number(std::string_view text, int64_t least, int64_t most = 10'000'000) {
+constexpr int64_t kMostTokens = 10'000'000;
+
+std::optional<int64_t> whole_number(std::string_view text, int64_t least, int64_t most = kMostTokens) {
   int64_t number = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (code != std::errc() || end != text.data() + text.size() || number < least || number > most) return std::nullopt;
@@ -49,13 +51,14 @@ bool set(std::optional<T> value, T& to) {
   return value.has_value();
 }
 
-bool set_depths(std::string_view text, std::vector<int64_t>& to) {
+// Numbers with commas between them.
+bool set_list(std::string_view text, int64_t least, int64_t most, std::vector<int64_t>& to) {
   to.clear();
   while (true) {
     const size_t comma = text.find(',');
-    const std::optional<int64_t> depth = whole_number(text.substr(0, comma), 0);
-    if (!depth) return false;
-    to.push_back(*depth);
+    const std::optional<int64_t> number = whole_number(text.substr(0, comma), least, most);
+    if (!number) return false;
+    to.push_back(*number);
     if (comma == std::string_view::npos) return true;
     text.remove_prefix(comma + 1);
   }
@@ -71,16 +74,17 @@ bool set_shape(std::string_view value, std::string& to) {
 
 // One setting by its option's name.
 bool set_option(std::string_view name, std::string_view value, BenchOptions& options) {
+  if (name == "--backend") return (options.backend = value) == "cpu" || value == "cuda";
   if (name == "--model") return !(options.model = value).empty();
   if (name == "--isa") return !(options.isa = value).empty();
   if (name == "--text") return !(options.text = value).empty();
   if (name == "--shape") return set_shape(value, options.shape);
-  if (name == "--depths") return set_depths(value, options.depths);
+  if (name == "--depths") return set_list(value, 0, kMostTokens, options.depths);
   if (name == "--threads") return set(whole_number(value, 1), options.threads);
-  if (name == "--prompt") return set(whole_number(value, 0), options.prompt);
+  if (name == "--prompt") return set_list(value, 0, kMostTokens, options.prompts);
   if (name == "--generate") return set(whole_number(value, 0), options.generate);
   if (name == "--reps") return set(whole_number(value, 1), options.reps);
-  if (name == "--sequences") return set(whole_number(value, 1, RS_STEP_ROWS), options.sequences);
+  if (name == "--sequences") return set_list(value, 1, RS_STEP_ROWS, options.sequences);
   if (name == "--tokens") return set(whole_number(value, 2), options.tokens);
   if (name == "--head") return set(whole_number(value, 4, 8), options.head_bits) && options.head_bits % 4 == 0;
   if (name == "--group") {
@@ -121,8 +125,8 @@ bool read_variables(int argc, char** argv, BenchOptions& options) {
 
 const char* const kBenchUsage =
     "usage: ringside-tool bench [--shape nano|nano8|mini|flash] [--quant bf16|q8|q4] [--head 4|8] [--group 32|64|128]\n"
-    "                           [--model DIR] [--kv bf16|f32|q8] [--threads N] [--isa X] [--prompt N] [--generate N]\n"
-    "                           [--depths N,N] [--sequences N] [--reps N] [--json]\n"
+    "                           [--model DIR] [--backend cpu|cuda] [--kv bf16|f32|q8] [--threads N] [--isa X]\n"
+    "                           [--prompt N,N] [--generate N] [--depths N,N] [--sequences N,N] [--reps N] [--json]\n"
     "       ringside-tool bench --align --model DIR --text FILE [--tokens N] [--kv bf16|f32|q8] [--threads N]\n"
     "                           [--isa X] [--json]\n";
 

@@ -12,16 +12,17 @@ namespace ringside::tools {
 
 struct BenchOptions {
   std::string shape = "nano";
-  std::string model;  // a checkpoint folder; empty: random weights of `shape`
+  std::string model;            // a checkpoint folder; empty: random weights of `shape`
+  std::string backend = "cpu";  // or "cuda"
   rs_weight_format format = RS_WEIGHT_Q8;
   int64_t head_bits = 8;  // of the output matrix where the rest has 4
   int64_t group_columns = 128;
   rs_kv_format kv_format = RS_KV_BF16;
   std::string isa;
-  int64_t threads = 0;  // 0: physical cores
-  int64_t prompt = 512;
+  int64_t threads = 0;                   // 0: physical cores
+  std::vector<int64_t> prompts = {512};  // a row each
   int64_t generate = 64;
-  int64_t sequences = 1;  // above 1: rows of so many sequences in one step, beside those of one
+  std::vector<int64_t> sequences = {1};  // above 1: rows of so many sequences in one step, beside those of one
   int64_t reps = 3;
   std::vector<int64_t> depths = {0, 4096};
   bool json = false;

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "model/sampler.h"
 #include "model/tap.h"
 #include "tools/backend_handles.h"
+#include "tools/bench_cost.h"
 
 namespace ringside::tools {
 namespace {
@@ -46,6 +48,10 @@ class ExpertCounter {
   Tap tap_;
 };
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 class Bench {
  public:
   Bench(const BenchModel& model, const BenchOptions& options)
@@ -53,14 +59,15 @@ class Bench {
         backend_(model.backend()),
         options_(options),
         vocabulary_(model.config().vocab_rows),
-        counter_(model.handle(), model.config()),
-        fillers_(static_cast<size_t>(options.sequences)),
-        starts_(static_cast<size_t>(options.sequences)),
-        logits_(static_cast<size_t>(vocabulary_ * options.sequences)) {}
+        fillers_(static_cast<size_t>(*std::ranges::max_element(options.sequences))),
+        starts_(fillers_.size()),
+        logits_(static_cast<size_t>(vocabulary_) * fillers_.size()) {
+    if (model.backend().name == rs_cpu_backend()->name) counter_.emplace(model.handle(), model.config());
+  }
 
   Result<std::vector<BenchRow>> run() {
     RS_TRY(SessionHandle session, open_session(backend_, model_.handle()));
-    RS_CHECK(extend(session.get(), std::clamp<int64_t>(options_.prompt, 64, 512), RS_LOGITS_LAST));
+    RS_CHECK(extend(session.get(), std::clamp<int64_t>(options_.prompts.front(), 64, 512), RS_LOGITS_LAST));
     RS_CHECK(generate(std::span(&session, 1), 4));
     session.reset();
     std::vector<BenchRow> rows;
@@ -69,9 +76,11 @@ class Bench {
       std::vector<BenchRow> of_depth = rows_at(depth);
       // Repetitions take turns, so that what the machine does meanwhile falls on all rows alike.
       for (int64_t rep = 0; rep < options_.reps; ++rep) {
-        for (BenchRow& row : of_depth) RS_CHECK(repeat(row));
-        if (of_depth.size() > 1 && of_depth.back().kind == BenchKind::kGenerateTogether) {
-          of_depth.back().to_one.push_back(of_depth.back().tok_s.back() / of_depth[of_depth.size() - 2].tok_s.back());
+        double one_tok_s = 0.0;
+        for (BenchRow& row : of_depth) {
+          RS_CHECK(repeat(row));
+          if (row.kind == BenchKind::kGenerate) one_tok_s = row.tok_s.back();
+          if (row.kind == BenchKind::kGenerateTogether) row.to_one.push_back(row.tok_s.back() / one_tok_s);
         }
       }
       std::move(of_depth.begin(), of_depth.end(), std::back_inserter(rows));
@@ -91,12 +100,15 @@ class Bench {
       row.sequences = sequences;
       rows.push_back(std::move(row));
     };
+    for (const int64_t prompt : options_.prompts) {
+      if (prompt > 0) add(BenchKind::kPrompt, "pp" + std::to_string(prompt), prompt, 1);
+    }
+    if (options_.generate == 0) return rows;
     const std::string generate = "tg" + std::to_string(options_.generate);
-    if (options_.prompt > 0) add(BenchKind::kPrompt, "pp" + std::to_string(options_.prompt), options_.prompt, 1);
-    if (options_.generate > 0) add(BenchKind::kGenerate, generate, options_.generate, 1);
-    if (options_.generate > 0 && options_.sequences > 1) {
-      add(BenchKind::kGenerateTogether, generate + "x" + std::to_string(options_.sequences), options_.generate,
-          options_.sequences);
+    add(BenchKind::kGenerate, generate, options_.generate, 1);
+    for (const int64_t sequences : options_.sequences) {
+      if (sequences == 1) continue;
+      add(BenchKind::kGenerateTogether, generate + "x" + std::to_string(sequences), options_.generate, sequences);
     }
     return rows;
   }
@@ -115,33 +127,38 @@ class Bench {
   }
 
   // Each token's greedy choice is made, as in real use, and not followed.
-  void choose(int64_t row, int64_t position) {
-    const std::span logits(logits_.data() + row * vocabulary_, static_cast<size_t>(vocabulary_));
-    chosen_ ^= ringside::sample(logits, {}, nullptr, position, SamplerOptions{});
+  void choose(int64_t row) {
+    chosen_ ^= likeliest(std::span(logits_.data() + row * vocabulary_, static_cast<size_t>(vocabulary_)));
   }
 
-  // `count` tokens of each session, one step a token. Returns the distinct experts of all steps.
-  Result<int64_t> generate(std::span<const SessionHandle> sessions, int64_t count) {
-    int64_t experts = 0;
-    counter_.take();
+  // `count` tokens of each session, one step a token, as the engine generates: a backend that chooses is asked to.
+  // Returns the seconds of the host's choices.
+  Result<double> generate(std::span<const SessionHandle> sessions, int64_t count) {
+    const bool chooses = backend_.step_likeliest != nullptr;
+    double choice_seconds = 0.0;
     std::vector<int32_t> ids(sessions.size());
+    std::vector<int32_t> likeliest_ids(sessions.size());
     std::vector<rs_step> steps;
+    std::vector<int32_t*> chosen;
     for (size_t i = 0; i < sessions.size(); ++i) {
-      steps.push_back(
-          {sessions[i].get(), &ids[i], 1, RS_LOGITS_LAST, logits_.data() + static_cast<int64_t>(i) * vocabulary_});
+      steps.push_back({sessions[i].get(), &ids[i], 1, chooses ? RS_LOGITS_NONE : RS_LOGITS_LAST,
+                       chooses ? nullptr : logits_.data() + static_cast<int64_t>(i) * vocabulary_});
+      chosen.push_back(&likeliest_ids[i]);
     }
+    const auto rows = static_cast<int64_t>(steps.size());
     for (int64_t step = 0; step < count; ++step) {
       rs_error error{};
       std::generate(ids.begin(), ids.end(), [this] { return random_token(); });
-      const int32_t outcome =
-          steps.size() == 1
-              ? backend_.extend(steps[0].session, ids.data(), 1, RS_LOGITS_LAST, logits_.data(), nullptr, &error)
-              : backend_.step(model_.handle(), steps.data(), static_cast<int64_t>(steps.size()), nullptr, &error);
-      if (outcome != 0) return to_error(error);
-      for (size_t i = 0; i < steps.size(); ++i) choose(static_cast<int64_t>(i), backend_.position(steps[i].session));
-      experts += counter_.take();
+      const int32_t code = chooses ? backend_.step_likeliest(model_.handle(), steps.data(), chosen.data(), rows,
+                                                             static_cast<int32_t>(vocabulary_), nullptr, &error)
+                                   : backend_.step(model_.handle(), steps.data(), rows, nullptr, &error);
+      if (code != 0) return to_error(error);
+      const auto begin = std::chrono::steady_clock::now();
+      for (int64_t i = 0; !chooses && i < rows; ++i) choose(i);
+      choice_seconds += seconds_since(begin);
+      if (counter_) generated_experts_ += counter_->take();
     }
-    return experts;
+    return choice_seconds;
   }
 
   // Brings sequence i to a depth, going on from the depth before if that was smaller, and keeps a snapshot of it. Each
@@ -172,20 +189,25 @@ class Bench {
       RS_TRY(SessionHandle session, start(i, row.depth));
       sessions.push_back(std::move(session));
     }
-    counter_.take();
-    int64_t experts = 0;
+    if (counter_) counter_->take();
+    generated_experts_ = 0;
+    const bool is_prompt = row.kind == BenchKind::kPrompt;
     const auto begin = std::chrono::steady_clock::now();
-    if (row.kind == BenchKind::kPrompt) {
+    double choice_seconds = 0.0;
+    if (is_prompt) {
       RS_CHECK(extend(sessions[0].get(), row.tokens, RS_LOGITS_LAST));
     } else {
-      RS_TRY(experts, generate(sessions, row.tokens));
+      RS_TRY(choice_seconds, generate(sessions, row.tokens));
     }
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (row.kind == BenchKind::kPrompt) experts = counter_.take();
-    const int64_t passes = row.kind == BenchKind::kPrompt ? 1 : row.tokens;
+    const double seconds = seconds_since(begin);
+    double experts = even_experts(model_.config(), static_cast<double>(is_prompt ? row.tokens : row.sequences));
+    if (counter_) {
+      experts = is_prompt ? static_cast<double>(counter_->take())
+                          : static_cast<double>(generated_experts_) / static_cast<double>(row.tokens);
+    }
+    if (!is_prompt) row.choice_us.push_back(choice_seconds / static_cast<double>(row.tokens) * 1e6);
     const auto done = static_cast<double>(row.tok_s.size());
-    row.distinct_experts =
-        (row.distinct_experts * done + static_cast<double>(experts) / static_cast<double>(passes)) / (done + 1.0);
+    row.distinct_experts = (row.distinct_experts * done + experts) / (done + 1.0);
     row.tok_s.push_back(static_cast<double>(row.tokens * row.sequences) / seconds);
     row.memory = process_memory();
     return Unit{};
@@ -195,12 +217,13 @@ class Bench {
   const rs_backend& backend_;
   const BenchOptions& options_;
   const int64_t vocabulary_;
-  ExpertCounter counter_;
-  std::vector<SessionHandle> fillers_;  // [sequences]: at the depth filled last
-  std::vector<SnapshotHandle> starts_;  // [sequences]
-  std::vector<float> logits_;           // [sequences, vocabulary]
+  std::optional<ExpertCounter> counter_;  // of the CPU backend alone
+  std::vector<SessionHandle> fillers_;    // [sequences]: at the depth filled last
+  std::vector<SnapshotHandle> starts_;    // [sequences]
+  std::vector<float> logits_;             // [sequences, vocabulary]
   uint64_t seed_ = 1;
   int32_t chosen_ = 0;
+  int64_t generated_experts_ = 0;  // of a row's steps so far
 };
 
 }  // namespace

@@ -21,9 +21,12 @@ struct BenchRow {
   int64_t tokens = 0;
   int64_t depth = 0;
   int64_t sequences = 1;
-  std::vector<double> tok_s;      // of each repetition, all sequences together
-  double distinct_experts = 0.0;  // read by one pass (a step; a prompt counts as one), all layers together, mean
+  std::vector<double> tok_s;  // of each repetition, all sequences together
+  // Read by one pass (a step; a prompt counts as one), all layers together, mean: counted where the backend shows its
+  // routers' choices, else those of even routing.
+  double distinct_experts = 0.0;
   std::vector<double> to_one;     // kGenerateTogether: ratio to the single sequence of the same repetition
+  std::vector<double> choice_us;  // the host's part in tok_s: the greedy choices of one step, a repetition each
   ProcessMemory memory;           // after the last repetition
   double median_tok_s() const;
 };

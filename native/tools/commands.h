@@ -11,5 +11,6 @@ int run_roofline(int argc, char** argv);
 int run_kernels(int argc, char** argv);
 int run_load(int argc, char** argv);
 int run_random_checkpoint(int argc, char** argv);
+int run_generate(int argc, char** argv);
 
 }  // namespace ringside::tools

@@ -15,10 +15,11 @@ export const tableColumns = [
     ",",
   ),
   ..."isa,kv,head_bits,sequences,to_one,bytes,distinct_experts,tops,peak_rss_bytes,rss_file_bytes,disturbed".split(","),
+  ..."limit_gb_s,limit_tops,choice_us".split(","),
 ] as const;
 
-/** Adds one line a row to the table of the rows' processor and returns its path. */
-export async function appendToTable(rows: readonly BenchRow[]): Promise<string> {
+/** Adds one line a row to the table of the rows' processor and returns its path. Without a commit: the one checked out. */
+export async function appendToTable(rows: readonly BenchRow[], measuredCommit?: string): Promise<string> {
   const described = rows[0]?.["device"];
   // "Name (R) CPU, avx2, 2 threads": the table is the processor's.
   const [processor = ""] = (typeof described === "string" ? described : "unknown").split(", ");
@@ -27,13 +28,19 @@ export async function appendToTable(rows: readonly BenchRow[]): Promise<string> 
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "-")
     .replaceAll(/^-|-$/g, "");
-  const file = path.join(places.benchTables, `${device}.csv`);
+  const file = path.join(places.benchTables, tableName(device));
   await mkdir(places.benchTables, { recursive: true });
   const before = await readFile(file, "utf8").catch(() => "");
-  const always: BenchRow = { commit: await commit(), date: new Date().toISOString().slice(0, 10), device };
+  const date = new Date().toISOString().slice(0, 10);
+  const always: BenchRow = { commit: measuredCommit ?? (await commit()), date, device };
   const lines = rows.map((row) => tableColumns.map((column) => cell({ ...row, ...always }[column])).join(","));
   await writeFile(file, `${[...widened(before), ...lines].join("\n")}\n`);
   return path.relative(places.root, file);
+}
+
+/** "intel-xeon-processor" → "intel-xeon-processor.csv", "nvidia-h100-80gb-hbm3" → "h100.csv": of a card its number says all. */
+export function tableName(device: string): string {
+  return `${/^nvidia-(?:geforce-)?([a-z]*-?\d+(?:-(?:ti|super))*)/.exec(device)?.[1] ?? device}.csv`;
 }
 
 /** The lines of a table with today's header, the older rows filled up with empty cells. */

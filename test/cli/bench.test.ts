@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
 import { ownRows, peerRows } from "../../src/cli/benchFiles";
-import { tableColumns, widened } from "../../src/cli/benchTable";
+import { tableColumns, tableName, widened } from "../../src/cli/benchTable";
 
 test("a table of fewer columns keeps its rows, filled up", () => {
   const [first = "", second = ""] = tableColumns;
@@ -13,6 +13,14 @@ test("a table of fewer columns keeps its rows, filled up", () => {
   assert.deepEqual(rows, [`abc,2026-11-24${",".repeat(tableColumns.length - 2)}`]);
   assert.deepEqual(widened([header, ...rows, ""].join("\n")), [header, ...rows]);
   assert.deepEqual(widened(""), [header]);
+});
+
+test("a processor's table has its whole name, a card's the part that tells it from others", () => {
+  assert.equal(tableName("intel-xeon-processor"), "intel-xeon-processor.csv");
+  assert.equal(tableName("nvidia-h200"), "h200.csv");
+  assert.equal(tableName("nvidia-h100-80gb-hbm3"), "h100.csv");
+  assert.equal(tableName("nvidia-geforce-rtx-4070-ti-super"), "rtx-4070-ti-super.csv");
+  assert.equal(tableName("nvidia-a100-sxm4-80gb"), "a100.csv");
 });
 
 test("every table in docs/bench begins with today's columns or fewer of them, and its rows have as many cells", () => {

@@ -27,7 +27,9 @@ interface Outcome {
 }
 
 async function ringside(arguments_: readonly string[], input = ""): Promise<Outcome> {
-  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_]);
+  // What is kept between commands is this test's own.
+  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
+  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
   const out: Buffer[] = [];
   const err: Buffer[] = [];
   child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
@@ -38,7 +40,7 @@ async function ringside(arguments_: readonly string[], input = ""): Promise<Outc
   return { exitCode, out: Buffer.concat(out).toString(), err: Buffer.concat(err).toString() };
 }
 
-const commands = ["ask", "pack", "tokenize", "detokenize", "logits", "quantize", "bench", "roofline"];
+const commands = ["ask", "pack", "tokenize", "detokenize", "logits", "quantize", "bench", "snapshots", "roofline"];
 
 test("help says what there is, of the program and of each command", async () => {
   const help = await ringside(["--help"]);
@@ -127,6 +129,18 @@ test("the native tool's commands pass its output and exit code through", async (
     ["pp32", "tg4"],
   );
   assert.ok(rows.every(({ tok_s }) => tok_s > 0));
+  const several = await ringside([
+    "bench",
+    "--json",
+    ...["--prompt", "16,32", "--sequences", "1,2,4", "--generate", "2", "--depths", "0,64", "--reps", "1"],
+  ]);
+  assert.equal(several.exitCode, 0, several.err);
+  assert.deepEqual(
+    (JSON.parse(several.out) as readonly { readonly test: string; readonly depth: number }[]).map(
+      ({ test: name, depth }) => `${name} ${String(depth)}`,
+    ),
+    [0, 64].flatMap((depth) => ["pp16", "pp32", "tg2", "tg2x2", "tg2x4"].map((name) => `${name} ${String(depth)}`)),
+  );
   const failed = await ringside([
     "quantize",
     path.join(installation, "none"),
@@ -187,6 +201,14 @@ test("bench --append adds one row a median to the device's table", async () => {
   const peerTable = readFileSync(path.join(installation, /rows added to (.*)\n/.exec(peer.err)?.[1] ?? ""), "utf8");
   assert.match(peerTable, /,name-cpu,,nano8,q8,,tg2,0,31,,,peer nano-softmax,20,1\.5,/);
   assert.equal((await ringside(["bench", "--peer", result])).exitCode, 2);
+  // Rows of a card that were measured elsewhere, on a commit of their own.
+  const card = { test: "tg64", depth: 0, tok_s: 800, device: "NVIDIA H200, sm_90", shape: "mini", quant: "q8" };
+  writeFileSync(result, JSON.stringify([{ ...card, limit_gb_s: 4200 }]));
+  const rowsOfCard = await ringside(["bench", "--append", "--rows", result, "--commit", "abc1234"]);
+  assert.equal(rowsOfCard.exitCode, 0, rowsOfCard.err);
+  assert.match(rowsOfCard.err, /h200\.csv/);
+  const cardTable = readFileSync(path.join(installation, "docs", "bench", "h200.csv"), "utf8");
+  assert.match(cardTable, /\nabc1234,[-0-9]+,nvidia-h200,,mini,q8,,tg64,0,800,.*,4200,,\n/);
   writeFileSync(result, "{}");
   const empty = await ringside(["bench", "--append", "--peer", result]);
   assert.equal(empty.exitCode, 1);

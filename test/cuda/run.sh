@@ -3,18 +3,33 @@
 # compiler: it is copied to a GPU machine together with the programs. Must never call a run passed that printed no count.
 #
 #   run.sh [--bench] [--no-sanitizer]     everything; exit code 1 if anything failed
+#   run.sh --rows                         no tests: the rows of docs/bench, one file of them for each model
 #   run.sh --list                         the names of the programs
 #
 # Environment: PROGRAMS, NANO_DIR and GOLDEN_DIR, the folders of the programs, of the embedded model and of the goldens;
 # without them the folders cuda, nano and golden beside this script, as `npm run test:gpu -- --build-only` leaves them.
+# ROWS is the folder where rows go, without it rows beside this script; `ringside bench --append --rows FILE` adds them.
 
 # What needs no card comes first, then kernels, then the whole backend.
 kernel_tests="read_products_test read_mixture_test read_rows_test read_attention_test step_test"
-tests="pack_test load_test $kernel_tests backend_test session_test small_card_test nano_test"
-bench_tests="$kernel_tests load_test backend_test session_test small_card_test"
+tests="pack_test load_test $kernel_tests backend_test small_card_test session_test nano_test"
+bench_tests="$kernel_tests load_test backend_test small_card_test session_test"
 test_limit_s=120
 sanitizer_limit_s=90
 bench_limit_s=120
+
+# The rows of docs/bench: a file's name, and what the bench measures for it. Flash has as many weights as fit one card.
+rows_of() {
+  case $1 in
+    mini-q8) echo "--shape mini --quant q8 --prompt 512,4096,131072 --sequences 1,8,32 --depths 0" ;;
+    mini-q8-deep) echo "--shape mini --quant q8 --prompt 4096 --depths 32768,131072" ;;
+    mini-q4) echo "--shape mini --quant q4 --head 4 --prompt 512,4096,131072 --sequences 1,8,32 --depths 0" ;;
+    mini-q4-deep) echo "--shape mini --quant q4 --head 4 --prompt 4096 --depths 32768,131072" ;;
+    mini-q4-head8) echo "--shape mini --quant q4 --prompt 4096 --depths 0" ;;
+    flash-q4) echo "--shape flash --quant q4 --prompt 4096 --depths 0,32768" ;;
+  esac
+}
+rows_names="mini-q8 mini-q8-deep mini-q4 mini-q4-deep mini-q4-head8 flash-q4"
 
 # The sanitizer makes programs up to some hundred times slower, so of some it takes the tests whose names contain these
 # words: those that go through every kernel on small sizes.
@@ -29,12 +44,14 @@ sanitized_part() {
 }
 
 bench=no
+only_rows=no
 sanitizer=yes
 for argument in "$@"; do
   case $argument in
     --list) printf '%s\n' $tests; exit 0 ;;
     --bench) bench=yes ;;
     --no-sanitizer) sanitizer=no ;;
+    --rows) only_rows=yes ;;
     *) echo "run.sh: unknown option $argument" >&2; exit 2 ;;
   esac
 done
@@ -67,6 +84,21 @@ row() {
     "$((took / 1000)).$(printf %03d $((took % 1000)))" "$verdict"
   [ "$verdict" = ok ] || failures="$failures $title.$run"
 }
+
+# Needs about 70 GB of the card's memory for the last file.
+measure_rows() {
+  rows=${ROWS:-$here/rows}
+  mkdir -p "$rows" || exit 2
+  code=0
+  for name in $rows_names; do
+    echo "$name: bench --backend cuda $(rows_of "$name")" >&2
+    # shellcheck disable=SC2046 # what rows_of says are several words
+    timeout -k 5 "$bench_limit_s" "$programs/ringside-tool" bench --backend cuda --json --generate 64 --reps 3 \
+      $(rows_of "$name") >"$rows/$name.json" || { code=1; rm "$rows/$name.json"; }
+  done
+  exit $code
+}
+[ $only_rows = no ] || measure_rows
 
 printf '%-22s %-10s %6s %6s %10s  %s\n' test run passed failed time ""
 whole_begin=$(milliseconds)
