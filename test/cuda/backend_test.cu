@@ -335,6 +335,8 @@ TEST("what a session cannot do is refused by name") {
   CHECK(rs_cuda_backend()->plan_memory(small.shape.ready(), RS_WEIGHT_Q8, 128, RS_KV_F32, &plan, &error) != 0);
   CHECK_EQ(rs_cuda_backend()->plan_memory(small.shape.ready(), RS_WEIGHT_Q8, 128, RS_KV_BF16, &plan, &error), 0);
   CHECK_EQ(plan.kv_bytes_per_token, 2 * 2 * 128 * 2);
+  CHECK_EQ(rs_cuda_backend()->plan_memory(small.shape.ready(), RS_WEIGHT_Q8, 128, RS_KV_Q8, &plan, &error), 0);
+  CHECK_EQ(plan.kv_bytes_per_token, 2 * 2 * (128 + 4));
 }
 
 int64_t free_bytes() {

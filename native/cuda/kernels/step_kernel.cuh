@@ -31,15 +31,13 @@ __device__ __forceinline__ void hint_vectors(const Step& s, const Fetch& fetch) 
   if (!layer.is_dense && layer.expert_bias != nullptr) fetch.hint(layer.expert_bias, s.shape().experts * 4);
 }
 
-// The fetching warp. kQueryTiles: as attend_pages has it.
-template <int kQueryTiles>
+// The fetching warp.
 __device__ __forceinline__ void fetch_step(Step s) {
   Fetch fetch(s);
   for (int l = 0; l < s.shape().layers; ++l) {
     s.layer_index = l;
     const bool is_dense = s.layer().is_dense != 0;
     fetch_units(s, Work::kQkv, fetch);
-    if (s.layer().is_softmax) hint_pages<kQueryTiles>(s);
     fetch_units(s, Work::kDense, fetch);
     if (is_dense) {
       fetch_units(s, Work::kDenseInner, fetch);
@@ -140,7 +138,6 @@ template <int kTiles, bool kShared, int kAtOnce>
 class Multiply {
  public:
   static constexpr bool kOneRow = kShared && kAtOnce == 1;  // as the host chooses
-  static constexpr int kQueryTiles = kOneRow ? 1 : kMaxQueryTiles;
 
   __device__ explicit Multiply(const Step& s)
       : s_(s),
@@ -199,7 +196,7 @@ class Multiply {
     multiply(Work::kQkv);
     meet();
     if (is_softmax) {
-      attend_pages<kQueryTiles>(s_, s_.scratch());
+      attend_pages<kOneRow ? 1 : kMaxQueryTiles>(s_, s_.scratch());
       meet();
       merge_pages(s_, s_.scratch());
       meet();
@@ -288,7 +285,7 @@ __global__ void __launch_bounds__(kStepBlockThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kStepThreads) {
-    fetch_step<Multiply<kTiles, kShared, kAtOnce>::kQueryTiles>(s);
+    fetch_step(s);
   } else {
     Multiply<kTiles, kShared, kAtOnce>(s).run();
   }

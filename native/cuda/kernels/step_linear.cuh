@@ -56,6 +56,7 @@ __device__ __forceinline__ void norm_and_rotate(const Step& s, const float* from
   *reinterpret_cast<float4*>(out + lane * 4) = {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z,
                                                 v.w * scale * w.w};
   __syncwarp();
+#pragma unroll 1
   for (int j = lane; j < half; j += 32) {
     const float2 turn = s.shape().rotation[row * half + j];
     const float low = out[j], high = out[j + half];

@@ -3,8 +3,12 @@
 //
 // A unit is a split of one kv head for some queries: rows of a part times the heads that share the kv head. One warp
 // attends to it by itself: keys and values come from the page straight into its registers, in the layout in which the
-// tensor cores take them, a tile ahead of their use. Nothing of a page ever lies in shared memory.
+// tensor cores take them, before they are needed. Nothing of a page ever lies in shared memory.
 #pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstring>
 
 #include "cuda/kernels/attention_tile.cuh"
 #include "cuda/kernels/step_linear.cuh"
@@ -19,13 +23,15 @@ inline constexpr int kWarpMergeSplits = 32;  // up to so many partial results ar
 inline constexpr int kMergeColumns = 16;     // of a head, that a block adds up at once where there are more
 inline constexpr int kQueryWords = kHeadDim / 4 * kTileQueries;  // of 8 bytes, of a tile of queries
 
-// Shared memory: tiles of queries in the order of fragments, and one row a warp.
-inline constexpr int64_t kSoftmaxScratchBytes = kMaxQueryTiles * kQueryWords * 8 + kStepWarps * kHeadDim * 4;
+// Shared memory: tiles of queries in the order of fragments, their scales, and one row a warp.
+inline constexpr int64_t kSoftmaxScratchBytes =
+    kMaxQueryTiles * (kQueryWords * 8 + kTileQueries * 4) + kStepWarps * kHeadDim * 4;
 
 // Logarithm of the positions of a split for a row at `position`: a chunk, and more where splits would be too many. It
 // is the same for all rows of a chunk.
 RS_HOST_DEVICE inline int split_shift(int64_t position) {
   int shift = 6;
+#pragma unroll 1
   while (position >> shift >= kMaxSplits) ++shift;
   return shift;
 }
@@ -44,7 +50,11 @@ struct SoftmaxGroup {
   int32_t split, splits;
 };
 
-__device__ __forceinline__ int sharing_heads(const Step& s) { return s.shape().heads / s.shape().kv_heads; }
+// a / b of small numbers; a division of whole numbers is many instructions, and this code is mostly run cold.
+__device__ __forceinline__ int quotient(int a, int b) {
+  return static_cast<int>(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
+}
+__device__ __forceinline__ int sharing_heads(const Step& s) { return quotient(s.shape().heads, s.shape().kv_heads); }
 
 template <int kTiles>
 __device__ __forceinline__ int softmax_units(const Step& s, const StepPart& part) {
@@ -55,13 +65,15 @@ __device__ __forceinline__ int softmax_units(const Step& s, const StepPart& part
 template <int kTiles>
 __device__ __forceinline__ SoftmaxGroup softmax_group(const Step& s, int unit) {
   const StepPart* part = s.call().parts;
+#pragma unroll 1
   for (int units; unit >= (units = softmax_units<kTiles>(s, *part)); ++part) unit -= units;
   SoftmaxGroup g;
   g.part = part;
   g.splits = split_count(part->session.position);
-  g.split = unit % g.splits;
-  g.kv_head = unit / g.splits % s.shape().kv_heads;
-  g.first_query = unit / g.splits / s.shape().kv_heads * kTiles * kTileQueries;
+  const int group = unit / g.splits, pass = quotient(group, s.shape().kv_heads);
+  g.split = unit - group * g.splits;
+  g.kv_head = group - pass * s.shape().kv_heads;
+  g.first_query = pass * kTiles * kTileQueries;
   g.queries = min(kTiles * kTileQueries, part->rows * sharing_heads(s) - g.first_query);
   return g;
 }
@@ -72,43 +84,68 @@ struct UnitRange {
 };
 template <int kTiles>
 __device__ __forceinline__ UnitRange units_of_block(const Step& s) {
-  int64_t units = 0;
+  int units = 0;
+#pragma unroll 1
   for (int p = 0; p < s.call().part_count; ++p) units += softmax_units<kTiles>(s, s.call().parts[p]);
-  return {static_cast<int>(units * s.block / s.blocks), static_cast<int>(units * (s.block + 1) / s.blocks)};
+  const int each = units / s.blocks, more = units - each * s.blocks, begin = each * s.block + min(s.block, more);
+  return {begin, begin + each + (s.block < more ? 1 : 0)};
 }
 // A warp's of the next `count` splits of a group.
 __device__ __forceinline__ UnitRange splits_of_warp(const SoftmaxGroup& g, int count, int warp) {
   return {g.split + count * warp / kStepWarps, g.split + count * (warp + 1) / kStepWarps};
 }
 
-// Scaled so that scores are logarithms to base 2.
-template <bool kCodes>
-__device__ __forceinline__ void prepare_queries(const Step& s, const SoftmaxGroup& g, uint2* queries,
-                                                float* row_of_warp) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sharing = sharing_heads(s);
-  // Four channels are a lane's share of one multiplication; a lane's numbers of a key lie side by side in memory.
-  const int step = kCodes ? lane / 16 * 4 + lane % 4 : lane / 8 * 2 + lane % 2;
-  const int quarter = kCodes ? lane / 4 % 4 : lane / 2 % 4;
-  const int tiles = (g.queries + kTileQueries - 1) / kTileQueries;
-  for (int m = warp; m < tiles * kTileQueries; m += kStepWarps) {
-    uint2 packed = {0, 0};
-    if (m < g.queries) {
-      const int query = g.first_query + m, row = g.part->first_row + query / sharing;
-      const int head = g.kv_head * sharing + query % sharing;
-      float* normed = row_of_warp + warp * kHeadDim;
-      norm_and_rotate(s, s.shape().qkv + static_cast<int64_t>(row) * 3 * s.shape().width + head * kHeadDim, row,
-                      s.layer().query_norm, kQueryScale * kLog2E, false, normed);
-      const float4 a = load_float4(normed + lane * 4);
-      packed = {pack_bf16(a.x, a.y), pack_bf16(a.z, a.w)};
-      __syncwarp();
-    }
-    queries[(m / kTileQueries * 8 + step) * 32 + m % kTileQueries * 4 + quarter] = packed;
-  }
-}
-
 __device__ __forceinline__ uint8_t* page_of_head(const Step& s, const SoftmaxGroup& g, uint8_t* page) {
   return page + (static_cast<int64_t>(s.layer().kind_index) * s.shape().kv_heads + g.kv_head) * 2 *
                     page_part_bytes(s.shape().kv_format);
+}
+
+// Largest magnitude of a row of which every lane has four numbers, as bits.
+__device__ __forceinline__ uint32_t warp_magnitude(const float4& x) {
+  return __reduce_max_sync(
+      0xffffffffu, max(max(magnitude_bits(x.x), magnitude_bits(x.y)), max(magnitude_bits(x.z), magnitude_bits(x.w))));
+}
+
+struct SoftmaxScratch {
+  uint2* queries;       // [tile, step, lane]: B operands
+  float* query_scales;  // [tile, 8], where keys are codes
+  float* rows;          // [warp, 128]
+};
+template <int kTiles>
+__device__ __forceinline__ SoftmaxScratch softmax_scratch(float* scratch) {
+  SoftmaxScratch m;
+  m.queries = reinterpret_cast<uint2*>(scratch);
+  m.query_scales = reinterpret_cast<float*>(m.queries + kTiles * kQueryWords);
+  m.rows = m.query_scales + kTiles * kTileQueries;
+  return m;
+}
+
+// Query m of a group. Four channels are a lane's share of a multiplication, and a lane's numbers of a key lie side by
+// side in memory. For keys of codes a query has 16 bits, as on the CPU: a high and a low byte, multiplied apart.
+template <bool kCodes>
+__device__ __forceinline__ void store_query(const SoftmaxScratch& to, int m, const float4& x) {
+  const int lane = threadIdx.x & 31, tile = m / kTileQueries, n = m % kTileQueries;
+  if constexpr (kCodes) {
+    constexpr float kLimit = 32512.0f;  // 127 * 256, and a low byte that may be rounded down
+    const uint32_t bits = warp_magnitude(x);
+    const bool is_number = bits < 0x7f800000u;
+    const float largest = __uint_as_float(bits), inverse = is_number && largest > 1e-30f ? kLimit / largest : 0.0f;
+    const float values[4] = {x.x, x.y, x.z, x.w};
+    uint32_t high = 0, low = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int value = __float2int_rn(values[i] * inverse);
+      high |= ((value + 128) >> 8 & 0xff) << 8 * i, low |= (value & 0xff) << 8 * i;
+    }
+    uint2* const at = to.queries + (tile * 8 + lane / 16 * 2 + lane % 4 / 2) * 32 + n * 4 + lane / 4 % 4;
+    reinterpret_cast<uint32_t*>(at)[lane % 2] = high;
+    reinterpret_cast<uint32_t*>(at + 4 * 32)[lane % 2] = low;
+    // A query that is no number gives nothing but NaN.
+    if (lane == 0) to.query_scales[m] = is_number ? largest / kLimit : __uint_as_float(0x7fc00000u);
+  } else {
+    const int step = lane / 8 * 2 + lane % 2, quarter = lane / 2 % 4;
+    to.queries[(tile * 8 + step) * 32 + n * 4 + quarter] = {pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)};
+  }
 }
 
 // Four channels of a key or a value, of every lane, to row `slot` of a page's part.
@@ -123,44 +160,57 @@ __device__ __forceinline__ void store_row(const float4& x, int slot, const KvSca
   }
 }
 
-// The new rows' keys and values, to the page. All of a part's new rows lie in its last split. Where queries of a part
-// are for several blocks, each of these writes the same bits: it reads only what it wrote itself.
+// The queries, scaled so that scores are logarithms to base 2, and, `with_rows`, the new rows' keys and values, to the
+// page. All of a part's new rows lie in its last split. Where queries of a part are for several blocks, each of these
+// writes the same bits: it reads only what it wrote itself.
 template <bool kCodes>
-__device__ __forceinline__ void store_new_rows(const Step& s, const SoftmaxGroup& g, float* row_of_warp) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  // The first warps have queries to prepare.
-  for (int r = kStepWarps - 1 - warp; r < g.part->rows; r += kStepWarps) {
-    const int row = g.part->first_row + r;
-    const float* from =
-        s.shape().qkv + static_cast<int64_t>(row) * 3 * s.shape().width + s.shape().width + g.kv_head * kHeadDim;
-    float* normed = row_of_warp + warp * kHeadDim;
-    norm_and_rotate(s, from, row, s.layer().key_norm, 1.0f, false, normed);
-    const float4 k = load_float4(normed + lane * 4), v = load_float4(from + s.shape().kv_width + lane * 4);
-    const int64_t position = g.part->session.position + r;
-    const int slot = static_cast<int>(position % kPageTokens);
-    uint8_t* keys = page_of_head(s, g, g.part->session.pages[position / kPageTokens]);
-    KvScale key_scale{}, value_scale{};
-    if constexpr (kCodes) {
-      const auto largest = [](const float4& x) {
-        return __reduce_max_sync(0xffffffffu, max(max(magnitude_bits(x.x), magnitude_bits(x.y)),
-                                                  max(magnitude_bits(x.z), magnitude_bits(x.w))));
-      };
-      kv_scales(largest(k), largest(v), key_scale, value_scale);
+__device__ __forceinline__ void prepare_group(const Step& s, const SoftmaxGroup& g, bool with_rows,
+                                              const SoftmaxScratch& to) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sharing = sharing_heads(s), width = s.shape().width;
+  float* normed = to.rows + warp * kHeadDim;
+#pragma unroll 1
+  for (int i = warp; i < g.queries + (with_rows ? g.part->rows : 0); i += kStepWarps) {
+    const bool is_query = i < g.queries;
+    const int query = g.first_query + i, r = is_query ? quotient(query, sharing) : i - g.queries,
+              row = g.part->first_row + r;
+    const int column = is_query ? (g.kv_head * sharing + query - r * sharing) * kHeadDim : width + g.kv_head * kHeadDim;
+    const float* from = s.shape().qkv + row * 3 * width + column;
+    norm_and_rotate(s, from, row, is_query ? s.layer().query_norm : s.layer().key_norm,
+                    is_query ? kQueryScale * kLog2E : 1.0f, false, normed);
+    const float4 x = load_float4(normed + lane * 4);
+    if (is_query) {
+      store_query<kCodes>(to, i, x);
+    } else {
+      const float4 value = load_float4(from + s.shape().kv_width + lane * 4);
+      const int position = static_cast<int>(g.part->session.position) + r;
+      const int slot = position % static_cast<int>(kPageTokens);
+      uint8_t* keys = page_of_head(s, g, g.part->session.pages[position / static_cast<int>(kPageTokens)]);
+      KvScale key_scale{}, value_scale{};
+      if constexpr (kCodes) kv_scales(warp_magnitude(x), warp_magnitude(value), key_scale, value_scale);
+      store_row<kCodes>(x, slot, key_scale, keys);
+      store_row<kCodes>(value, slot, value_scale, keys + page_part_bytes(s.shape().kv_format));
     }
-    store_row<kCodes>(k, slot, key_scale, keys);
-    store_row<kCodes>(v, slot, value_scale, keys + page_part_bytes(s.shape().kv_format));
     __syncwarp();
   }
+  const int slots = (g.queries + kTileQueries - 1) / kTileQueries * kTileQueries;
+#pragma unroll 1
+  for (int m = g.queries + warp; m < slots; m += kStepWarps) store_query<kCodes>(to, m, {0.0f, 0.0f, 0.0f, 0.0f});
 }
 
-// Past L1, and first to leave L2: a step reads them once. Never by the read-only path: a step writes the new rows.
-__device__ __forceinline__ uint4 load_page_16(const uint8_t* from, uint64_t policy) {
+// Past L1: a step reads them once. Never by the read-only path: a step writes the new rows.
+__device__ __forceinline__ uint4 load_page_16(const uint8_t* from) {
   uint4 v;
-  asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from), "l"(policy)
+               : "l"(from)
                : "memory");
   return v;
+}
+// The compiler would else make an address of its own for each of many offsets.
+template <class T>
+__device__ __forceinline__ const T* one_address(const T* from) {
+  asm volatile("" : "+l"(from));
+  return from;
 }
 __device__ __forceinline__ float load_page_scale(const float* from) {
   float v;
@@ -173,134 +223,22 @@ __device__ __forceinline__ uint32_t word_of(const uint4& v) {
   return kWord == 0 ? v.x : kWord == 1 ? v.y : kWord == 2 ? v.z : v.w;
 }
 
-// Keys and values of some positions in a warp's registers: 64 numbers of bf16 or 128 codes of each a lane.
-//   keys    rows l / 4 + 8 i, of them the pieces of 16 bytes at 64 b + 16 (l % 4)
-//   values  rows 16 (i / 4) + 2 (l % 4) + i % 2 + 8 (i / 2 % 2), of them the pieces at 128 h + 16 (l / 4)
-template <bool kCodes>
-struct KvTile {
-  static constexpr int kPositions = kCodes ? 32 : 16;
-  static constexpr int kParts = kPositions / 16;  // that one multiplication takes
-  static constexpr int kRowBytes = kCodes ? kHeadDim : 2 * kHeadDim;
-  static constexpr int kKeyPieces = kRowBytes / 64, kValuePieces = kRowBytes / 128;
-  uint4 keys[8], values[8];
-  float key_scales[kCodes ? 4 : 1], value_scales[kCodes ? 4 : 1];  // of rows l / 4 + 8 i
-
-  // `last`: the last row that there is; those behind it are copies of it, which are numbers and count nothing.
-  __device__ __forceinline__ void load_keys(const uint8_t* part, int slot, int last, uint64_t policy) {
-    const int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int i = 0; i < 8 / kKeyPieces; ++i) {
-      const int row = min(lane / 4 + 8 * i, last);
-      const uint8_t* from = part + (slot + row) * kRowBytes + lane % 4 * 16;
-#pragma unroll
-      for (int b = 0; b < kKeyPieces; ++b) keys[i * kKeyPieces + b] = load_page_16(from + b * 64, policy);
-      if constexpr (kCodes) {
-        key_scales[i] = load_page_scale(kv_page_scales(part) + slot + row);
-      }
-    }
-  }
-  __device__ __forceinline__ void load_values(const uint8_t* part, int slot, int last, uint64_t policy) {
-    const int lane = threadIdx.x & 31;
-#pragma unroll
-    for (int i = 0; i < 8 / kValuePieces; ++i) {
-      const int row = min(i / 4 * 16 + lane % 4 * 2 + i % 2 + i / 2 % 2 * 8, last);
-      const uint8_t* from = part + (slot + row) * kRowBytes + lane / 4 * 16;
-#pragma unroll
-      for (int h = 0; h < kValuePieces; ++h) values[i * kValuePieces + h] = load_page_16(from + h * 128, policy);
-    }
-    if constexpr (kCodes) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = min(lane / 4 + 8 * i, last);
-        value_scales[i] = load_page_scale(kv_page_scales(part) + slot + row);
-      }
-    }
-  }
-
-  // The A operand of a multiplication with 16 channels of the queries: rows are positions.
-  template <int kStep, int kPart>
-  __device__ __forceinline__ void key_fragment(uint32_t (&a)[4]) const {
-    if constexpr (kCodes) {
-      const uint32_t low = word_of<kStep % 4>(keys[kPart * 4 + kStep / 4]);
-      const uint32_t high = word_of<kStep % 4>(keys[kPart * 4 + 2 + kStep / 4]);
-      a[0] = q8_pair<0>(low), a[1] = q8_pair<0>(high), a[2] = q8_pair<1>(low), a[3] = q8_pair<1>(high);
-    } else {
-      const uint4 &low = keys[kStep / 2], &high = keys[4 + kStep / 2];
-      a[0] = word_of<kStep % 2 * 2>(low), a[1] = word_of<kStep % 2 * 2>(high);
-      a[2] = word_of<kStep % 2 * 2 + 1>(low), a[3] = word_of<kStep % 2 * 2 + 1>(high);
-    }
-  }
-  // The A operand of a multiplication with 16 positions' weights: rows are channels.
-  template <int kStep, int kPart>
-  __device__ __forceinline__ void value_fragment(uint32_t (&a)[4]) const {
-    constexpr int kWord = kStep / 2;
-    if constexpr (kCodes) {
-      constexpr uint32_t kPick = kStep % 2 == 0 ? 0x5140u : 0x7362u;
-      const uint4* v = values + kPart * 4;
-      const uint32_t low = __byte_perm(word_of<kWord>(v[0]), word_of<kWord>(v[1]), kPick);
-      const uint32_t high = __byte_perm(word_of<kWord>(v[2]), word_of<kWord>(v[3]), kPick);
-      a[0] = q8_pair<0>(low), a[1] = q8_pair<1>(low), a[2] = q8_pair<0>(high), a[3] = q8_pair<1>(high);
-    } else {
-      constexpr uint32_t kPick = kStep % 2 == 0 ? 0x5410u : 0x7632u;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = i / 2 * 2, half = i % 2;
-        a[i] = __byte_perm(word_of<kWord>(values[row * 2 + half]), word_of<kWord>(values[row * 2 + 2 + half]), kPick);
-      }
-    }
-  }
-};
-
-// A matrix of 8 x 8 numbers of 16 bits over a warp, lane l holding two of row l / 4; and its transpose.
-__device__ __forceinline__ uint32_t transpose(uint32_t pair) {
-  uint32_t out;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
-  return out;
+// d += a b of whole numbers: a [16, 32], b [32, 8].
+__device__ __forceinline__ void mma_codes(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-
-// What a warp knows so far of a tile of queries; a lane's are 2 (l % 4) and the one after it.
-struct WarpAttention {
-  float largest[2], sum[2];  // sum: of this lane's positions
-  float o[8][4];             // [step][2 channel + query]
-
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) largest[j] = -INFINITY, sum[j] = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) o[i / 4][i % 4] = 0.0f;
-  }
-
-  // Scores become weights relative to the largest score so far. score[part][2 half + query]: position l / 4 + 8 half.
-  template <int kParts>
-  __device__ __forceinline__ void weigh(float (&score)[kParts][4]) {
-    float top[2] = {largest[0], largest[1]};
-#pragma unroll
-    for (int i = 0; i < kParts * 4; ++i) top[i % 2] = fmaxf(top[i % 2], score[i / 4][i % 4]);
-    // That no query finds a larger score is the rule in long contexts.
-    if (__any_sync(0xffffffffu, top[0] > largest[0] || top[1] > largest[1])) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2) top[j] = fmaxf(top[j], __shfl_xor_sync(0xffffffffu, top[j], step));
-        // Nothing yet: every power is of -inf.
-        const float shrink = power_of_two(largest[j] - (top[j] == -INFINITY ? 0.0f : top[j]));
-        largest[j] = top[j];
-        sum[j] *= shrink;
-#pragma unroll
-        for (int t = 0; t < 8; ++t) o[t][j] *= shrink, o[t][2 + j] *= shrink;
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const float zero = largest[j] == -INFINITY ? 0.0f : largest[j];
-#pragma unroll
-      for (int i = 0; i < kParts * 2; ++i) {
-        float& p = score[i / 2][i % 2 * 2 + j];
-        sum[j] += p = power_of_two(p - zero);
-      }
-    }
-  }
-};
+// d += a b of fp16 numbers: a [16, 16], b [16, 8].
+__device__ __forceinline__ void mma_half(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 
 template <int kValue>
 struct Constant {
@@ -314,10 +252,237 @@ __device__ __forceinline__ void for_constants(const Body& body) {
   }
 }
 
+// Keys and values of some positions in a warp's registers: 64 numbers of bf16 or 128 codes of each a lane.
+//   keys    rows l / 4 + 8 i, of them the pieces of 16 bytes at 64 b + 16 (l % 4)
+//   values  rows 16 (i / 4) + 2 (l % 4) + i % 2 + 8 (i / 2 % 2), of them the pieces at 128 h + 16 (l / 4)
+template <bool kCodes>
+struct KvTile {
+  static constexpr int kPositions = kCodes ? 32 : 16;
+  static constexpr int kParts = kPositions / 16;  // a multiplication takes the values of one
+  static constexpr int kRowBytes = kCodes ? kHeadDim : 2 * kHeadDim;
+  static constexpr int kKeyPieces = kRowBytes / 64, kValuePieces = kRowBytes / 128;
+  uint4 keys[8], values[8];
+  float key_scales[kCodes ? 4 : 1], value_scales[kCodes ? 4 : 1];  // of rows l / 4 + 8 i
+
+  // Of values[i], beside the first row of the lane.
+  __device__ __forceinline__ static constexpr int value_row(int i) {
+    return i / kValuePieces / 4 * 16 + i / kValuePieces % 2 + i / kValuePieces / 2 % 2 * 8;
+  }
+
+  // From row `slot` of a page's part on.
+  __device__ __forceinline__ void load_keys(const uint8_t* part, int slot) {
+    const int lane = threadIdx.x & 31;
+    const uint8_t* from = one_address(part + (slot + lane / 4) * kRowBytes + lane % 4 * 16);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      keys[i] = load_page_16(from + i / kKeyPieces * 8 * kRowBytes + i % kKeyPieces * 64);
+    }
+    if constexpr (kCodes) load_scales(part, slot, key_scales);
+  }
+  __device__ __forceinline__ void load_values(const uint8_t* part, int slot) {
+    const int lane = threadIdx.x & 31;
+    const uint8_t* from = one_address(part + (slot + lane % 4 * 2) * kRowBytes + lane / 4 * 16);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      values[i] = load_page_16(from + value_row(i) * kRowBytes + i % kValuePieces * 128);
+    }
+    if constexpr (kCodes) load_scales(part, slot, value_scales);
+  }
+  // What lies in rows from `end` on may be no number, and zero times that is none either.
+  __device__ __forceinline__ void clear_values(int end) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if constexpr (kCodes) {
+        if (i < 4 && lane / 4 + 8 * i >= end) value_scales[i % 4] = 0.0f;
+      } else {
+        if (lane % 4 * 2 + value_row(i) >= end) values[i] = make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+
+  // score[part][2 half + query], of positions l / 4 + 8 half of a part.
+  __device__ __forceinline__ void multiply_keys(const uint2* queries, const float* query_scales,
+                                                float (&score)[kParts][4]) const {
+    const int lane = threadIdx.x & 31;
+    if constexpr (kCodes) {
+      int high[kParts][4] = {}, low[kParts][4] = {};
+      for_constants<0, 4>([&](auto step) {
+        constexpr int kStep = decltype(step)::kOf, kPiece = kStep / 2, kWord = kStep % 2 * 2;
+        const uint2 b = queries[kStep * 32 + lane], c = queries[(4 + kStep) * 32 + lane];
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) {
+          const uint4 &first = keys[part * 4 + kPiece], &second = keys[part * 4 + 2 + kPiece];
+          const uint32_t a[4] = {word_of<kWord>(first), word_of<kWord>(second), word_of<kWord + 1>(first),
+                                 word_of<kWord + 1>(second)};
+          mma_codes(high[part], a, b.x, b.y);
+          mma_codes(low[part], a, c.x, c.y);
+        }
+      });
+      const float2 scale = *reinterpret_cast<const float2*>(query_scales + lane % 4 * 2);
+#pragma unroll
+      for (int i = 0; i < kParts * 4; ++i) {
+        const int sum = high[i / 4][i % 4] * 256 + low[i / 4][i % 4];
+        score[i / 4][i % 4] = static_cast<float>(sum) * (key_scales[i / 2] * (i % 2 == 0 ? scale.x : scale.y));
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) score[0][i] = 0.0f;
+      for_constants<0, 8>([&](auto step) {
+        constexpr int kStep = decltype(step)::kOf, kPiece = kStep / 2, kWord = kStep % 2 * 2;
+        const uint4 &first = keys[kPiece], &second = keys[4 + kPiece];
+        const uint32_t a[4] = {word_of<kWord>(first), word_of<kWord>(second), word_of<kWord + 1>(first),
+                               word_of<kWord + 1>(second)};
+        const uint2 b = queries[kStep * 32 + lane];
+        mma_m16n8k16(score[0], a, b.x, b.y);
+      });
+    }
+  }
+
+  // The A operand of a multiplication with a part's weights: rows are channels. A code c becomes 1152 + c in fp16,
+  // which a permutation of bytes makes; WarpAttention knows what is too much.
+  template <int kStep, int kPart>
+  __device__ __forceinline__ void value_fragment(uint32_t (&a)[4]) const {
+    constexpr int kWord = kStep / 2;
+    if constexpr (kCodes) {
+      constexpr uint32_t kPick = kStep % 2 == 0 ? 0x5140u : 0x7362u;
+      const uint4* v = values + kPart * 4;
+      const uint32_t low = __byte_perm(word_of<kWord>(v[0]), word_of<kWord>(v[1]), kPick) ^ 0x80808080u;
+      const uint32_t high = __byte_perm(word_of<kWord>(v[2]), word_of<kWord>(v[3]), kPick) ^ 0x80808080u;
+      a[0] = __byte_perm(low, 0x64646464u, 0x4140), a[1] = __byte_perm(low, 0x64646464u, 0x4342);
+      a[2] = __byte_perm(high, 0x64646464u, 0x4140), a[3] = __byte_perm(high, 0x64646464u, 0x4342);
+    } else {
+      constexpr uint32_t kPick = kStep % 2 == 0 ? 0x5410u : 0x7632u;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint4 &first = values[i / 2 * 4 + i % 2], &second = values[i / 2 * 4 + 2 + i % 2];
+        a[i] = __byte_perm(word_of<kWord>(first), word_of<kWord>(second), kPick);
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ static void load_scales(const uint8_t* part, int slot, float (&scales)[kCodes ? 4 : 1]) {
+    const float* from = one_address(kv_page_scales(part) + slot + (threadIdx.x & 31) / 4);
+#pragma unroll
+    for (int i = 0; i < (kCodes ? 4 : 1); ++i) scales[i] = load_page_scale(from + 8 * i);
+  }
+};
+
+// A matrix of 8 x 8 numbers of 16 bits over a warp, lane l holding two of row l / 4; and its transpose.
+__device__ __forceinline__ uint32_t transpose(uint32_t pair) {
+  uint32_t out;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+  return out;
+}
+__device__ __forceinline__ uint32_t pack_half(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &pair, 4);
+  return bits;
+}
+
+// What a warp knows so far of a tile of queries; a lane's are 2 (l % 4) and the one after it.
+//
+// Weights of codes of values are multiplied with their scales and divided by a unit, so that they are at most 1: fp16
+// has no room for more. It is a power of two, which rounds nothing, and grows with the largest scale that the query
+// saw.
+template <bool kCodes>
+struct WarpAttention {
+  using Tile = KvTile<kCodes>;
+  static constexpr float kLeastUnit = 0x1p-100f;
+  float largest[2], sum[2];       // sum: of this lane's positions
+  float o[8][4];                  // [step][2 channel + query]
+  float weights[kCodes ? 4 : 1];  // sums of what values were multiplied with, of the lane's queries
+  float unit[2], inverse[2];      // of codes
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      largest[j] = -INFINITY, sum[j] = 0.0f;
+      unit[j] = kLeastUnit, inverse[j] = 1.0f / kLeastUnit;
+    }
+#pragma unroll
+    for (int i = 0; i < 32; ++i) o[i / 4][i % 4] = 0.0f;
+#pragma unroll
+    for (float& weight : weights) weight = 0.0f;
+  }
+
+  __device__ __forceinline__ void scale_results(float first, float second) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) o[i / 4][i % 4] *= i % 2 == 0 ? first : second;
+#pragma unroll
+    for (int i = 0; i < (kCodes ? 4 : 0); ++i) weights[i] *= i % 2 == 0 ? first : second;
+  }
+
+  __device__ __forceinline__ static float largest_of_query(float x) {
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+    return x;
+  }
+
+  // Scores become weights relative to the largest score so far.
+  __device__ __forceinline__ void weigh(float (&score)[Tile::kParts][4]) {
+    float top[2] = {largest[0], largest[1]};
+#pragma unroll
+    for (int i = 0; i < Tile::kParts * 4; ++i) top[i % 2] = fmaxf(top[i % 2], score[i / 4][i % 4]);
+    // That no query finds a larger score is the rule in long contexts.
+    if (__any_sync(0xffffffffu, top[0] > largest[0] || top[1] > largest[1])) {
+      float shrink[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        top[j] = largest_of_query(top[j]);
+        // Nothing yet: every power is of -inf.
+        shrink[j] = power_of_two(largest[j] - (top[j] == -INFINITY ? 0.0f : top[j]));
+        largest[j] = top[j];
+        sum[j] *= shrink[j];
+      }
+      scale_results(shrink[0], shrink[1]);
+    }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float zero = largest[j] == -INFINITY ? 0.0f : largest[j];
+#pragma unroll
+      for (int i = 0; i < Tile::kParts * 2; ++i) {
+        float& p = score[i / 2][i % 2 * 2 + j];
+        sum[j] += p = power_of_two(p - zero);
+      }
+    }
+  }
+
+  // Units for the weights of positions with these scales. A position that a query does not see has no say: its row's
+  // bits would else depend on the rows behind it.
+  __device__ __forceinline__ void fit_units(const float (&weight)[Tile::kParts][4], const float (&scales)[4]) {
+    const float top = fmaxf(fmaxf(scales[0], scales[1]), fmaxf(scales[2], scales[3]));
+    if (!__any_sync(0xffffffffu, top > unit[0] || top > unit[1])) return;
+    float shrink[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      float seen = unit[j];
+#pragma unroll
+      for (int i = 0; i < Tile::kParts * 2; ++i) {
+        if (weight[i / 2][i % 2 * 2 + j] > 0.0f) seen = fmaxf(seen, scales[i]);
+      }
+      const uint32_t bits = (__float_as_uint(largest_of_query(seen)) + 0x7fffffu) & 0x7f800000u;
+      shrink[j] = unit[j] * __uint_as_float(0x7f000000u - bits);
+      unit[j] = __uint_as_float(bits), inverse[j] = __uint_as_float(0x7f000000u - bits);
+    }
+    scale_results(shrink[0], shrink[1]);
+  }
+
+  __device__ __forceinline__ void multiply_values(const uint32_t (&a)[4], const uint32_t (&weight)[2], int step) {
+    if constexpr (kCodes) {
+      mma_half(o[step], a, weight[0], weight[1]);
+    } else {
+      mma_m16n8k16(o[step], a, weight[0], weight[1]);
+    }
+  }
+};
+
 // Partial results of a split, to partial_o and partial_ml.
 template <bool kCodes>
 __device__ __forceinline__ void store_partial(const Step& s, const SoftmaxGroup& g, int tile, int split,
-                                              WarpAttention& w) {
+                                              WarpAttention<kCodes>& w) {
   const int lane = threadIdx.x & 31, sharing = sharing_heads(s);
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
@@ -325,143 +490,112 @@ __device__ __forceinline__ void store_partial(const Step& s, const SoftmaxGroup&
     for (int step = 4; step < 32; step *= 2) w.sum[j] += __shfl_xor_sync(0xffffffffu, w.sum[j], step);
     const int m = tile * kTileQueries + lane % 4 * 2 + j;
     if (m >= g.queries) continue;
-    const int query = g.first_query + m, row = g.part->first_row + query / sharing;
-    const int64_t slot =
-        (static_cast<int64_t>(row) * s.shape().heads + g.kv_head * sharing + query % sharing) * s.call().splits + split;
+    const int query = g.first_query + m, r = quotient(query, sharing), head = g.kv_head * sharing + query - r * sharing;
+    const int64_t slot = ((g.part->first_row + r) * s.shape().heads + head) * s.call().splits + split;
     if (lane < 4) s.shape().partial_ml[slot] = {w.largest[j], w.sum[j]};
-    // Codes: 16 neighbouring channels of a lane; else twice eight.
+    // Of codes a lane has 16 neighbouring channels, else twice eight.
     float* to = s.shape().partial_o + slot * kHeadDim + lane / 4 * (kCodes ? 16 : 8);
 #pragma unroll
     for (int i = 0; i < 16; i += 4) {
-      float4 v;
-      if constexpr (kCodes) {
-        v = {w.o[i / 2][j], w.o[i / 2][2 + j], w.o[i / 2 + 1][j], w.o[i / 2 + 1][2 + j]};
-      } else {
-        const int t = i % 8, c = i / 8 * 2 + j;
-        v = {w.o[t][c], w.o[t + 1][c], w.o[t + 2][c], w.o[t + 3][c]};
+      float v[4];
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if constexpr (kCodes) {
+          v[c] = fmaf(-1152.0f, w.weights[j], w.o[(i + c) / 2][(i + c) % 2 * 2 + j]) * w.unit[j];
+        } else {
+          v[c] = w.o[(i + c) % 8][(i + c) / 8 * 2 + j];
+        }
       }
-      *reinterpret_cast<float4*>(to + (kCodes ? i : i / 8 * 64 + i % 8)) = v;
+      *reinterpret_cast<float4*>(to + (kCodes ? i : i / 8 * 64 + i % 8)) = {v[0], v[1], v[2], v[3]};
     }
   }
 }
 
-// Asks for the first keys and values that each warp will read, so that they come from L2 then: memory rests while the
-// queries are made. By one warp of the block.
-template <int kTiles>
-__device__ __forceinline__ void hint_pages(const Step& s) {
-  constexpr int kHintBytes = 8192;  // of the keys, and of the values: all of them together fit L2 well
-  const int lane = threadIdx.x & 31;
-  const UnitRange units = units_of_block<kTiles>(s);
-  if (units.begin >= units.end || lane >= kStepWarps) return;
-  const SoftmaxGroup g = softmax_group<kTiles>(s, units.begin);
-  const UnitRange splits = splits_of_warp(g, min(units.end - units.begin, g.splits - g.split), lane);
-  const int position = static_cast<int>(g.part->session.position), at = splits.begin << split_shift(position);
-  if (splits.begin >= splits.end || at >= position) return;
-  const int row_bytes = s.shape().kv_format == RS_KV_Q8 ? kHeadDim : 2 * kHeadDim;
-  const int bytes = min(kHintBytes, (position - at) * row_bytes), slot = at % static_cast<int>(kPageTokens);
-  const uint8_t* keys = page_of_head(s, g, g.part->session.pages[at / kPageTokens]) + slot * row_bytes;
-  const uint8_t* values = keys + page_part_bytes(s.shape().kv_format);
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(keys), "r"(bytes) : "memory");
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(values), "r"(bytes) : "memory");
-#else
-  for (int i = 0; i < bytes; i += 128) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(keys + i));
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(values + i));
-  }
-#endif
-}
-
-// One warp's splits of a group.
+// One warp's splits of a group. Values are asked for when the keys are through, together with the next keys: of loads
+// that go on from one turn to the next the compiler waits for all at once.
 template <bool kCodes, int kTiles>
 __device__ __forceinline__ void attend_splits(const Step& s, const SoftmaxGroup& g, const UnitRange& splits,
-                                              const uint2* queries) {
+                                              const SoftmaxScratch& m) {
   using Tile = KvTile<kCodes>;
-  const int lane = threadIdx.x & 31, sharing = sharing_heads(s), tiles = (g.queries + kTileQueries - 1) / kTileQueries;
+  constexpr int kPage = static_cast<int>(kPageTokens);
+  const int lane = threadIdx.x & 31, tiles = quotient(g.queries + kTileQueries - 1, kTileQueries);
   const int position = static_cast<int>(g.part->session.position), held = position + g.part->rows;
   const int shift = split_shift(position), stop = min(splits.end << shift, held);
-  uint8_t* const* pages = g.part->session.pages;
-  const int64_t part_bytes = page_part_bytes(s.shape().kv_format);
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  int last[kTiles][2];
-  WarpAttention w[kTiles];
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-    w[t].clear();
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      last[t][j] = position + (g.first_query + t * kTileQueries + lane % 4 * 2 + j) / sharing;
-    }
-  }
   int at = splits.begin << shift;
   if (at >= stop) return;
-  const int first_last = position + g.first_query / sharing;  // of the first query
-  const int last_page = (held - 1) / static_cast<int>(kPageTokens);
-  const auto page_number = [](int p) { return p / static_cast<int>(kPageTokens); };
-  const uint8_t* keys = page_of_head(s, g, pages[page_number(at)]);
-  uint8_t* following = pages[min(page_number(at) + 1, last_page)];  // asked for a page before it is needed
+  uint8_t* const* pages = g.part->session.pages;
+  const int64_t part_bytes = page_part_bytes(s.shape().kv_format);
+  const uint8_t* keys = page_of_head(s, g, pages[at / kPage]);
   Tile tile;
-  tile.load_keys(keys, at % kPageTokens, held - 1 - at, policy);
-  tile.load_values(keys + part_bytes, at % kPageTokens, held - 1 - at, policy);
+  tile.load_keys(keys, at % kPage);
+  uint8_t* following = pages[min(at / kPage + 1, (held - 1) / kPage)];  // asked for a page before it is needed
+  WarpAttention<kCodes> w[kTiles];
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) w[t].clear();
+#pragma unroll 1
   while (true) {
-    const int next = at + Tile::kPositions, slot = next % static_cast<int>(kPageTokens);
+    float score[kTiles][Tile::kParts][4];
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      if (t == 0 || t < tiles) {
+        tile.multiply_keys(m.queries + t * kQueryWords, m.query_scales + t * kTileQueries, score[t]);
+      }
+    }
+    tile.load_values(keys + part_bytes, at % kPage);
+    const int next = at + Tile::kPositions;
     const bool more = next < stop;
-    if (slot == 0) {
+    if (next % kPage == 0) {
       keys = page_of_head(s, g, following);
-      following = pages[min(page_number(next) + 1, last_page)];
+      following = pages[min(next / kPage + 1, (held - 1) / kPage)];
     }
-    float score[kTiles][Tile::kParts][4] = {};
-    for_constants<0, 8>([&](auto step) {
-      uint32_t a[Tile::kParts][4];
-      for_constants<0, Tile::kParts>([&](auto part) { tile.template key_fragment<decltype(step)::kOf, decltype(part)::kOf>(a[decltype(part)::kOf]); });
+    if (more) tile.load_keys(keys, next % kPage);
+    if (next > position) {
+      tile.clear_values(held - at);
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        if (t > 0 && t >= tiles) continue;
-        const uint2 b = queries[(t * 8 + decltype(step)::kOf) * 32 + lane];
-#pragma unroll
-        for (int part = 0; part < Tile::kParts; ++part) mma_m16n8k16(score[t][part], a[part], b.x, b.y);
-      }
-    });
-    if constexpr (kCodes) {
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-#pragma unroll
-        for (int i = 0; i < Tile::kParts * 4; ++i) score[t][i / 4][i % 4] *= tile.key_scales[i / 2];
+      for (int i = 0; i < kTiles * Tile::kParts * 4; ++i) {
+        const int t = i / (Tile::kParts * 4), c = i % (Tile::kParts * 4);
+        const int row = quotient(g.first_query + t * kTileQueries + lane % 4 * 2 + c % 2, sharing_heads(s));
+        if (at + c / 2 * 8 + lane / 4 > position + row) score[t][c / 4][c % 4] = -INFINITY;
       }
     }
-    if (more) tile.load_keys(keys, slot, held - 1 - next, policy);
     uint32_t weight[kTiles][Tile::kParts][2];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
       if (t > 0 && t >= tiles) continue;
-      if (next - 1 > first_last) {
-#pragma unroll
-        for (int i = 0; i < Tile::kParts * 4; ++i) {
-          if (at + i / 2 * 8 + lane / 4 > last[t][i % 2]) score[t][i / 4][i % 4] = -INFINITY;
-        }
-      }
       w[t].weigh(score[t]);
+      if constexpr (kCodes) w[t].fit_units(score[t], tile.value_scales);
 #pragma unroll
       for (int i = 0; i < Tile::kParts * 2; ++i) {
-        const float scale = kCodes ? tile.value_scales[i] : 1.0f;
-        float low = score[t][i / 2][i % 2 * 2], high = score[t][i / 2][i % 2 * 2 + 1];
-        if constexpr (kCodes) low *= scale, high *= scale;
-        weight[t][i / 2][i % 2] = transpose(pack_bf16(low, high));
+        const float low = score[t][i / 2][i % 2 * 2], high = score[t][i / 2][i % 2 * 2 + 1];
+        uint32_t pair;
+        if constexpr (kCodes) {
+          const float scale = tile.value_scales[i];
+          pair = pack_half(low * (scale * w[t].inverse[0]), high * (scale * w[t].inverse[1]));
+        } else {
+          pair = pack_bf16(low, high);
+        }
+        weight[t][i / 2][i % 2] = transpose(pair);
       }
     }
     for_constants<0, Tile::kParts>([&](auto part) {
+      constexpr int kPart = decltype(part)::kOf;
       for_constants<0, 8>([&](auto step) {
+        constexpr int kStep = decltype(step)::kOf;
         uint32_t a[4];
-        tile.template value_fragment<decltype(step)::kOf, decltype(part)::kOf>(a);
+        tile.template value_fragment<kStep, kPart>(a);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
-          if (t > 0 && t >= tiles) continue;
-          mma_m16n8k16(w[t].o[decltype(step)::kOf], a, weight[t][decltype(part)::kOf][0], weight[t][decltype(part)::kOf][1]);
+          if (t == 0 || t < tiles) w[t].multiply_values(a, weight[t][kPart], kStep);
         }
       });
+      if constexpr (kCodes) {
+        constexpr uint32_t kOnes[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          if (t == 0 || t < tiles) mma_half(w[t].weights, kOnes, weight[t][kPart][0], weight[t][kPart][1]);
+        }
+      }
     });
-    if (more) tile.load_values(keys + part_bytes, slot, held - 1 - next, policy);
     if (!more || (next & ((1 << shift) - 1)) == 0) {
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
@@ -477,16 +611,15 @@ __device__ __forceinline__ void attend_splits(const Step& s, const SoftmaxGroup&
 
 template <bool kCodes, int kTiles>
 __device__ __noinline__ void attend_pages_of(const Step s, float* scratch) {
-  uint2* queries = reinterpret_cast<uint2*>(scratch);
-  float* row_of_warp = reinterpret_cast<float*>(queries + kTiles * kQueryWords);
+  const SoftmaxScratch m = softmax_scratch<kTiles>(scratch);
   UnitRange units = units_of_block<kTiles>(s);
+#pragma unroll 1
   while (units.begin < units.end) {
     const SoftmaxGroup g = softmax_group<kTiles>(s, units.begin);
     const int count = min(units.end - units.begin, g.splits - g.split);
-    prepare_queries<kCodes>(s, g, queries, row_of_warp);
-    if (g.split + count == g.splits) store_new_rows<kCodes>(s, g, row_of_warp);
+    prepare_group<kCodes>(s, g, g.split + count == g.splits, m);
     step_sync();
-    attend_splits<kCodes, kTiles>(s, g, splits_of_warp(g, count, threadIdx.x >> 5), queries);
+    attend_splits<kCodes, kTiles>(s, g, splits_of_warp(g, count, threadIdx.x >> 5), m);
     step_sync();
     units.begin += count;
   }
@@ -540,6 +673,7 @@ __device__ __forceinline__ void merge_many(const Step& s, int row, int head, int
   const float2* ml = s.shape().partial_ml + slot;
   float largest = -INFINITY, sum = 0.0f;
   float4 o = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
   for (int begin = threadIdx.x / kVectors; begin < splits; begin += kAtOnce * kClasses) {
     float2 of[kAtOnce];
     float4 v[kAtOnce];
@@ -598,12 +732,14 @@ __device__ __forceinline__ void merge_many(const Step& s, int row, int head, int
 __device__ __forceinline__ void merge_pages(const Step& s, float* scratch) {
   const int heads = s.shape().heads, warp = threadIdx.x >> 5;
   const auto splits_of = [&](int row) { return split_count(s.control().row_position[row]); };
+#pragma unroll 1
   for (int i = warp * s.blocks + s.block; i < s.call().rows * heads; i += kStepWarps * s.blocks) {
     const int splits = splits_of(i / heads);
     if (splits <= kWarpMergeSplits) merge_few(s, i / heads, i % heads, splits);
   }
   if (s.call().splits <= kWarpMergeSplits) return;
   constexpr int kPieces = kHeadDim / kMergeColumns;
+#pragma unroll 1
   for (int i = s.block; i < s.call().rows * heads * kPieces; i += s.blocks) {
     const int row = i / kPieces / heads, splits = splits_of(row);
     if (splits > kWarpMergeSplits) {
