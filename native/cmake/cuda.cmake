@@ -55,6 +55,11 @@ if(RINGSIDE_TESTS)
   rs_cuda_test(session_test rs_text)
   rs_cuda_test(small_card_test rs_reference)
   rs_cuda_test(nano_test rs_checkpoint)
+  # The engine over the library, which it finds beside itself as the product does.
+  add_executable(cuda_engine_test ../test/cuda/engine_test.cc ../test/native/check.cc)
+  target_include_directories(cuda_engine_test PRIVATE ../test/native)
+  target_link_libraries(cuda_engine_test PRIVATE rs_engine)
+  target_link_options(cuda_engine_test PRIVATE -static-libstdc++ -static-libgcc)
   # The bench goes with the tests to machines that have another libstdc++.
   target_link_options(ringside-tool PRIVATE -static-libstdc++ -static-libgcc)
 endif()
