@@ -55,6 +55,8 @@ if(RINGSIDE_TESTS)
   rs_cuda_test(session_test rs_text)
   rs_cuda_test(small_card_test rs_reference)
   rs_cuda_test(nano_test rs_checkpoint)
+  rs_cuda_test(align_test rs_checkpoint rs_reference)
+  target_sources(cuda_align_test PRIVATE tools/aligned_path.cc)
   # The engine over the library, which it finds beside itself as the product does.
   add_executable(cuda_engine_test ../test/cuda/engine_test.cc ../test/native/check.cc)
   target_include_directories(cuda_engine_test PRIVATE ../test/native)
