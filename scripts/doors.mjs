@@ -48,6 +48,7 @@ export const nativeDoors = {
     "io",
     "model/backend.h",
     "model/backend_errors.h",
+    "model/device_rates.h",
     "model/float_formats.h",
     "model/slabs.h",
     "error.h",
