@@ -19,6 +19,7 @@
 namespace ringside {
 
 inline constexpr int kMaxThreads = 512;
+inline constexpr int kSnapshotPageTokens = 256;  // positions of one page of a snapshot's bytes
 inline constexpr int kMaxDevices = 64;
 inline constexpr int64_t kMaxDeviceMemoryBytes = int64_t{1} << 50;
 
@@ -60,6 +61,12 @@ class CancelFlag {
   std::atomic<bool> flag_{false};
 };
 
+// How long the parts of a snapshot's bytes are; both 0: the model's backend has none.
+struct SnapshotParts {
+  int64_t state_bytes = 0;
+  int64_t page_bytes = 0;  // of 256 positions
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -67,6 +74,7 @@ class Model {
   virtual const ModelInfo& info() const = 0;
   // nullptr: the folder has no tokenizer.json. Such a model maps ids to ids; text needs a tokenizer.
   virtual const Tokenizer* tokenizer() const = 0;
+  virtual SnapshotParts snapshot_parts() const = 0;
 };
 
 // An in-memory state at a chunk boundary together with the tokens that led to it. Dropping it frees its memory.
@@ -76,6 +84,17 @@ class Snapshot {
   virtual int64_t position() const = 0;
   virtual int64_t bytes() const = 0;
   virtual std::span<const int32_t> tokens() const = 0;
+
+  virtual SnapshotParts parts() const = 0;  // as of its model
+  // A snapshot as bytes, for a file. They serve a model that was loaded from the same checkpoint in the same way on the
+  // same build and kind of machine, and no other. Both may run beside any call of the model.
+  virtual Status export_state(std::span<uint8_t> out) const = 0;               // [SnapshotParts::state_bytes]
+  virtual Status export_page(int64_t page, std::span<uint8_t> out) const = 0;  // [SnapshotParts::page_bytes]
+  // Back from the bytes: one of `pages` for each begun 256 tokens. kBackendUnavailable where the backend has no such
+  // bytes, kTokenOutOfRange, kArgumentInvalid for other lengths, kFileMalformed for numbers that are not finite.
+  static Result<std::shared_ptr<Snapshot>> from_parts(std::shared_ptr<Model> model, std::vector<int32_t> tokens,
+                                                      std::span<const uint8_t> state,
+                                                      std::span<const std::span<const uint8_t>> pages);
 };
 
 enum class StopReason : int32_t { kStopToken, kTokenLimit, kContextFull, kCancelled };

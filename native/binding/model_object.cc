@@ -59,6 +59,23 @@ Result<LoadOptions> to_load_options(Napi::Value value) {
   return options;
 }
 
+// Runs of whole pages, each a Uint8Array, in their order.
+Result<std::vector<std::span<const uint8_t>>> to_pages(Napi::Value value, int64_t page_bytes) {
+  if (!value.IsArray()) return Error{ErrorKind::kArgumentInvalid, "pages", "array", "another type"};
+  const auto list = value.As<Napi::Array>();
+  const auto length = static_cast<size_t>(page_bytes);
+  std::vector<std::span<const uint8_t>> pages;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    RS_TRY(const std::span<const uint8_t> run, to_bytes(member(list, std::to_string(i).c_str()), "pages"));
+    if (length == 0 || run.size() % length != 0) {
+      return Error{ErrorKind::kArgumentInvalid, "pages", "whole pages of " + std::to_string(length) + " bytes",
+                   std::to_string(run.size())};
+    }
+    for (size_t begin = 0; begin < run.size(); begin += length) pages.push_back(run.subspan(begin, length));
+  }
+  return pages;
+}
+
 BackgroundCall::Settle run_load(LoadOptions options, const CancelFlag& cancel, BackgroundCall& call) {
   float told = -1.0f;
   options.progress = [&](float fraction) {
@@ -101,7 +118,8 @@ Napi::Function ModelObject::define(Napi::Env env) {
       {InstanceMethod<&ModelObject::Info>("info"), InstanceMethod<&ModelObject::Encode>("encode"),
        InstanceMethod<&ModelObject::EncodeWithAdded>("encodeWithAdded"),
        InstanceMethod<&ModelObject::AddedId>("addedId"), InstanceMethod<&ModelObject::Decode>("decode"),
-       InstanceMethod<&ModelObject::OpenSession>("openSession"), InstanceMethod<&ModelObject::Close>("close")});
+       InstanceMethod<&ModelObject::OpenSession>("openSession"), InstanceMethod<&ModelObject::Parts>("snapshotParts"),
+       InstanceMethod<&ModelObject::ImportSnapshot>("importSnapshot"), InstanceMethod<&ModelObject::Close>("close")});
 }
 
 Napi::Value ModelObject::create(Napi::Env env, OpenModel open) {
@@ -180,6 +198,34 @@ Napi::Value ModelObject::OpenSession(const Napi::CallbackInfo& info) {
     auto session = Session::open(open_.model);
     if (!session) return failed(env, session.error());
     return succeeded(env, SessionObject::create(env, open_, std::move(session).value()));
+  });
+}
+
+Napi::Value ModelObject::Parts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const SnapshotParts lengths = open_.model == nullptr ? SnapshotParts() : open_.model->snapshot_parts();
+  Napi::Object parts = Napi::Object::New(env);
+  parts.Set("stateBytes", from_count(env, lengths.state_bytes));
+  parts.Set("pageBytes", from_count(env, lengths.page_bytes));
+  return parts;
+}
+
+Napi::Value ModelObject::ImportSnapshot(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, "snapshot", [&]() -> Napi::Value {
+    if (open_.model == nullptr) return failed(env, closed_error("model"));
+    auto tokens = to_ids(info[0], "tokens");
+    if (!tokens) return failed(env, tokens.error());
+    const auto state = to_bytes(info[1], "state");
+    if (!state) return failed(env, state.error());
+    const auto pages = to_pages(info[2], open_.model->snapshot_parts().page_bytes);
+    if (!pages) return failed(env, pages.error());
+    // A synchronous call cannot wait for another session's turn without blocking JavaScript.
+    if (!open_.shared->try_enter()) return failed(env, busy_error("model"));
+    const Turn turn(*open_.shared);
+    auto snapshot = Snapshot::from_parts(open_.model, std::move(tokens).value(), state.value(), pages.value());
+    if (!snapshot) return failed(env, snapshot.error());
+    return succeeded(env, SnapshotObject::create(env, {open_.shared, std::move(snapshot).value()}));
   });
 }
 

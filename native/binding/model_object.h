@@ -34,6 +34,8 @@ class ModelObject final : public Napi::ObjectWrap<ModelObject> {
   Napi::Value AddedId(const Napi::CallbackInfo& info);
   Napi::Value Decode(const Napi::CallbackInfo& info);
   Napi::Value OpenSession(const Napi::CallbackInfo& info);
+  Napi::Value Parts(const Napi::CallbackInfo& info);
+  Napi::Value ImportSnapshot(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   Result<const Tokenizer*> tokenizer() const;
   Napi::Value encode(const Napi::CallbackInfo& info, Encoding encoding);

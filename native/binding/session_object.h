@@ -78,6 +78,7 @@ class SnapshotObject final : public Napi::ObjectWrap<SnapshotObject> {
  private:
   Napi::Value Position(const Napi::CallbackInfo& info);
   Napi::Value Bytes(const Napi::CallbackInfo& info);
+  Napi::Value ExportParts(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   void close();
 

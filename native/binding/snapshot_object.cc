@@ -16,7 +16,7 @@ Napi::Function SnapshotObject::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSnapshot",
       {InstanceMethod<&SnapshotObject::Position>("position"), InstanceMethod<&SnapshotObject::Bytes>("bytes"),
-       InstanceMethod<&SnapshotObject::Close>("close")});
+       InstanceMethod<&SnapshotObject::ExportParts>("exportParts"), InstanceMethod<&SnapshotObject::Close>("close")});
 }
 
 Napi::Value SnapshotObject::create(Napi::Env env, Held held) {
@@ -52,6 +52,35 @@ void SnapshotObject::close() {
 Napi::Value SnapshotObject::Position(const Napi::CallbackInfo& info) { return from_count(info.Env(), position_); }
 
 Napi::Value SnapshotObject::Bytes(const Napi::CallbackInfo& info) { return from_count(info.Env(), bytes_); }
+
+Napi::Value SnapshotObject::ExportParts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, "snapshot", [&]() -> Napi::Value {
+    if (held_.snapshot == nullptr) return failed(env, closed_error("snapshot"));
+    const int64_t count = (position_ + kSnapshotPageTokens - 1) / kSnapshotPageTokens;
+    const auto first = to_integer(info[0], "firstPage", 0, count);
+    if (!first) return failed(env, first.error());
+    const SnapshotParts lengths = held_.snapshot->parts();
+    const auto size = [](int64_t bytes) { return static_cast<size_t>(bytes); };
+    Napi::Uint8Array state = Napi::Uint8Array::New(env, size(lengths.state_bytes));
+    Napi::Uint8Array pages = Napi::Uint8Array::New(env, size((count - first.value()) * lengths.page_bytes));
+    if (state.IsEmpty() || pages.IsEmpty()) {
+      if (env.IsExceptionPending()) env.GetAndClearPendingException();
+      return failed(env, {ErrorKind::kOutOfMemory, "snapshot", "", ""});
+    }
+    const Status exported = held_.snapshot->export_state({state.Data(), state.ByteLength()});
+    if (!exported) return failed(env, exported.error());
+    for (int64_t page = first.value(); page < count; ++page) {
+      uint8_t* out = pages.Data() + size((page - first.value()) * lengths.page_bytes);
+      const Status copied = held_.snapshot->export_page(page, {out, size(lengths.page_bytes)});
+      if (!copied) return failed(env, copied.error());
+    }
+    Napi::Object parts = Napi::Object::New(env);
+    parts.Set("state", state);
+    parts.Set("pages", pages);
+    return succeeded(env, parts);
+  });
+}
 
 Napi::Value SnapshotObject::Close(const Napi::CallbackInfo& info) {
   close();

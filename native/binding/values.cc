@@ -101,6 +101,15 @@ Result<std::vector<int32_t>> to_ids(Napi::Value value, const char* name) {
   return data == nullptr ? std::vector<int32_t>() : std::vector<int32_t>(data, data + ids.ElementLength());
 }
 
+Result<std::span<const uint8_t>> to_bytes(Napi::Value value, const char* name) {
+  if (!value.IsTypedArray()) return wrong(name, "Uint8Array", type_of(value));
+  if (value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    return wrong(name, "Uint8Array", "typed array of another kind");
+  }
+  const auto bytes = value.As<Napi::Uint8Array>();
+  return std::span<const uint8_t>(bytes.Data(), bytes.ByteLength());
+}
+
 Result<std::vector<int32_t>> to_id_list(Napi::Value value, const char* name) {
   if (!value.IsArray()) return wrong(name, "array", type_of(value));
   const auto list = value.As<Napi::Array>();

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <new>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,9 @@ Result<double> to_number(Napi::Value value, const char* name);
 Result<bool> to_truth(Napi::Value value, const char* name);
 Result<Napi::Object> to_object(Napi::Value value, const char* name);
 Result<Napi::Function> to_function(Napi::Value value, const char* name);
-Result<std::vector<int32_t>> to_ids(Napi::Value value, const char* name);      // an Int32Array
-Result<std::vector<int32_t>> to_id_list(Napi::Value value, const char* name);  // an array of numbers
+Result<std::vector<int32_t>> to_ids(Napi::Value value, const char* name);        // an Int32Array
+Result<std::span<const uint8_t>> to_bytes(Napi::Value value, const char* name);  // a Uint8Array, lent
+Result<std::vector<int32_t>> to_id_list(Napi::Value value, const char* name);    // an array of numbers
 // Undefined when a getter threw; the exception is dropped.
 Napi::Value member(Napi::Object object, const char* name);
 

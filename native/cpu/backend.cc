@@ -14,6 +14,7 @@
 
 #include "cpu/forward.h"
 #include "cpu/model.h"
+#include "cpu/snapshot_parts.h"
 #include "model/backend_errors.h"
 #include "model/slabs.h"
 
@@ -260,6 +261,40 @@ int64_t snapshot_bytes(const rs_snapshot* handle) {
 }
 void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 
+int64_t model_state_part_bytes(const rs_model* model) { return state_part_bytes(of(model).shape); }
+int64_t model_page_part_bytes(const rs_model* model) {
+  return Page::planned_bytes(of(model).shape, of(model).kv_format);
+}
+
+int32_t export_state(const rs_snapshot* snapshot, void* out, rs_error* error) {
+  const MappedMemory& s = of(snapshot).s;
+  if (s.bytes() > 0) std::memcpy(out, s.data(), static_cast<size_t>(s.bytes()));
+  return 0;
+}
+
+int32_t export_page(const rs_snapshot* snapshot, int64_t page, void* out, rs_error* error) {
+  return guarded(error, "page", [&]() -> Status {
+    const std::vector<std::shared_ptr<Page>>& pages = of(snapshot).pages;
+    if (page < 0 || page >= static_cast<int64_t>(pages.size())) {
+      return Error{ErrorKind::kArgumentInvalid, "page", "below " + std::to_string(pages.size()), std::to_string(page)};
+    }
+    const Page& from = *pages[static_cast<size_t>(page)];
+    if (from.bytes() > 0) std::memcpy(out, from.data(), static_cast<size_t>(from.bytes()));
+    return Unit{};
+  });
+}
+
+int32_t import_parts(rs_model* handle, int64_t position, const void* state, const void* const* pages, rs_snapshot** out,
+                     rs_error* error) {
+  return guarded(error, "snapshot", [&]() -> Status {
+    const Model& model = of(handle);
+    RS_TRY(std::unique_ptr<Snapshot> snapshot,
+           import_snapshot(&model, model.shape, model.kv_format, position, state, pages));
+    *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
+    return Unit{};
+  });
+}
+
 // S after the last token is the chunk's state, decayed, and the open rows added; in double, for it is only looked at.
 double state_norm(const Session& session, const Layer& layer, int64_t layer_index, int64_t head) {
   const Shape& shape = session.model->shape;
@@ -331,6 +366,11 @@ extern "C" const rs_backend* rs_cpu_backend(void) {
       cpu::position,  // read_position: steps are read like all else
       nullptr,        // step_likeliest
       nullptr,        // likeliest_logits
+      cpu::model_state_part_bytes,
+      cpu::model_page_part_bytes,
+      cpu::export_state,
+      cpu::export_page,
+      cpu::import_parts,
   };
   return &kBackend;
 }

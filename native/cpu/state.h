@@ -89,6 +89,8 @@ class Page {
 
   const KvLayout& layout() const { return layout_; }
   const PageBlock& block() const { return *block_; }
+  uint8_t* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
   uint8_t* keys(int64_t layer, int64_t kv_head) const { return part(layer, 2 * kv_head); }
   uint8_t* values(int64_t layer, int64_t kv_head) const { return part(layer, 2 * kv_head + 1); }
   void copy_from(const Page& other);

@@ -167,6 +167,17 @@ typedef struct rs_backend {
   /* [vocab_rows] after token `row` of the model's last call, which was step_likeliest, counted over its steps; of a
      step that was asked for ids or logits. NULL where step_likeliest is. */
   int32_t (*likeliest_logits)(rs_model* model, int64_t row, float* logits, rs_error* error);
+
+  /* A snapshot as bytes, for a file: S, and each page of 256 positions, the last one perhaps not full. They serve a
+     model of the same checkpoint, key-value format, build, instruction set and kind of device, and no other. All NULL:
+     this backend has none. The exports may run beside any other call of the model. */
+  int64_t (*state_part_bytes)(const rs_model* model);
+  int64_t (*page_part_bytes)(const rs_model* model);
+  int32_t (*export_state)(const rs_snapshot* snapshot, void* out, rs_error* error);
+  int32_t (*export_page)(const rs_snapshot* snapshot, int64_t page, void* out, rs_error* error);
+  /* pages: one for each begun 256 positions before `position`, a multiple of 64. */
+  int32_t (*import_snapshot)(rs_model* model, int64_t position, const void* state, const void* const* pages,
+                             rs_snapshot** out, rs_error* error);
 } rs_backend;
 
 const rs_backend* rs_cpu_backend(void);

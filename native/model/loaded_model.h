@@ -23,6 +23,10 @@ class LoadedModel final : public Model {
 
   const ModelInfo& info() const override { return info_; }
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
+  SnapshotParts snapshot_parts() const override {
+    if (backend_.import_snapshot == nullptr) return {};
+    return {backend_.state_part_bytes(handle_), backend_.page_part_bytes(handle_)};
+  }
   const Config& config() const { return config_; }
   const rs_backend& backend() const { return backend_; }
   rs_model* handle() const { return handle_; }

@@ -97,6 +97,17 @@ class SessionSnapshot final : public Snapshot {
     return Unit{};
   }
 
+  Status restore_parts(const uint8_t* state, const void* const* pages) {
+    rs_error error{};
+    const rs_backend& backend = model_->backend();
+    if (backend.import_snapshot(model_->handle(), position(), state, pages, &handle_, &error) != 0)
+      return to_error(error);
+    return Unit{};
+  }
+
+  SnapshotParts parts() const override { return model_->snapshot_parts(); }
+  Status export_state(std::span<uint8_t> out) const override;
+  Status export_page(int64_t page, std::span<uint8_t> out) const override;
   int64_t position() const override { return static_cast<int64_t>(tokens_.size()); }
   int64_t bytes() const override {
     return model_->backend().snapshot_bytes(handle_) + static_cast<int64_t>(tokens_.size() * sizeof(int32_t));

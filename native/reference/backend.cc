@@ -200,6 +200,11 @@ constexpr rs_backend kBackend = {
     .read_position = position,
     .step_likeliest = nullptr,
     .likeliest_logits = nullptr,
+    .state_part_bytes = nullptr,
+    .page_part_bytes = nullptr,
+    .export_state = nullptr,
+    .export_page = nullptr,
+    .import_snapshot = nullptr,
 };
 
 }  // namespace

@@ -35,6 +35,8 @@ export interface AskDependencies {
   readonly context: RepositoryContext;
   readonly engine: EnginePort;
   readonly load: LoadRequest;
+  /** Its name, if what is read of it may be kept on this machine's disk (EnginePort.sync). */
+  readonly repository?: string;
 }
 
 export type AskSink = (event: AskEvent) => void;
@@ -194,7 +196,7 @@ class Question {
   async #generate(request: PromptRequest, generationTokens: number, info: ModelInfo): Promise<AskOutcome["done"]> {
     const { maxTokens = generationTokens, sampler = greedy, promptLookup = true, effort } = this.input;
     const generated = await generateAnswer(
-      { prompt: request, maxTokens, sampler, promptLookup, effort },
+      { prompt: request, repository: this.dependencies.repository ?? "", maxTokens, sampler, promptLookup, effort },
       this.dependencies.engine,
       {
         phase: (phase) => {

@@ -10,6 +10,8 @@ import { TraceSplitter } from "./trace";
 
 export interface GenerationRequest {
   readonly prompt: PromptRequest;
+  /** As of EnginePort.sync; "": not to be kept. */
+  readonly repository: string;
   readonly maxTokens: number;
   readonly sampler: SamplerOptions;
   readonly promptLookup: boolean;
@@ -49,13 +51,14 @@ export async function generateAnswer(
   sink: GenerationSink,
   signal?: AbortSignal,
 ): Promise<Generated> {
-  const sync = await read(request.prompt, engine, sink, signal);
+  const { repository } = request;
+  const sync = await read(request.prompt, repository, engine, sink, signal);
   const first = new Pass(sink, request.prompt.start === "open");
   const limit = request.effort === "low" ? lowEffortReasoningTokens : Number.POSITIVE_INFINITY;
   const done = await first.generate(engine, request, request.maxTokens, limit, signal);
   if (done !== null) return first.result(sync, done);
   const prompt: PromptRequest = { ...request.prompt, start: { reasoning: first.reasoning } };
-  await read(prompt, engine, { ...sink, phase: () => undefined, reading: () => undefined }, signal);
+  await read(prompt, repository, engine, { ...sink, phase: () => undefined, reading: () => undefined }, signal);
   const second = new Pass(sink, false);
   const left = Math.max(1, request.maxTokens - first.tokens);
   const rest = await second.generate(engine, request, left, Number.POSITIVE_INFINITY, signal);
@@ -65,12 +68,14 @@ export async function generateAnswer(
 
 async function read(
   prompt: PromptRequest,
+  repository: string,
   engine: EnginePort,
   sink: GenerationSink,
   signal: AbortSignal | undefined,
 ): Promise<SyncDone> {
   sink.phase("reading");
   return engine.sync(buildPrompt(prompt), {
+    repository,
     onProgress: ({ position, promptTokens, tokensPerSecond }: SyncProgress) => {
       const secondsLeft = tokensPerSecond > 0 ? Math.max(0, promptTokens - position) / tokensPerSecond : 0;
       sink.reading({ position, promptTokens, tokensPerSecond, secondsLeft });

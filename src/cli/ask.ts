@@ -1,6 +1,7 @@
 // Owns: `ringside ask`: questions about a folder, answered one after another on the same warm repository.
 // Must never let text of the repository or the model steer the terminal.
 import { readFile } from "node:fs/promises";
+import * as path from "node:path";
 import { ask } from "../answer/ask";
 import type { AskDependencies, AskInput, AskOutcome } from "../answer/ask";
 import { RepositoryContext } from "../context/repositoryContext";
@@ -27,6 +28,7 @@ Reads the repository and answers; each quote and path of the answer is checked a
   --temperature T      0 (default): always the likeliest token
   --top-p P            default 1
   --seed N             default 0
+  --no-snapshots       neither keep what was read for the next command nor use what an earlier one kept
   --no-lookup          write without trying what stood after the same words before; slower, the same words
 ${modelHelp}`;
 
@@ -41,6 +43,7 @@ const options = {
   temperature: { type: "string" },
   "top-p": { type: "string" },
   seed: { type: "string" },
+  "no-snapshots": { type: "boolean" },
   "no-lookup": { type: "boolean" },
 } as const;
 
@@ -62,9 +65,20 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
     },
   };
   const questions = await readQuestions(positionals[0], values.questions);
-  const context = new RepositoryContext(new DiskRepository(values.repo ?? "."));
-  return withEngine((engine) =>
-    answerAll(questions, input, { context, engine, load }, values.json === true, values.questions !== undefined),
+  const folder = path.resolve(values.repo ?? ".");
+  const context = new RepositoryContext(new DiskRepository(folder));
+  const keepsSnapshots = values["no-snapshots"] !== true;
+  const repository = keepsSnapshots ? folder : "";
+  return withEngine(
+    (engine) =>
+      answerAll(
+        questions,
+        input,
+        { context, engine, load, repository },
+        values.json === true,
+        values.questions !== undefined,
+      ),
+    { keepsSnapshots },
   );
 }
 

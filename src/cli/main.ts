@@ -8,6 +8,7 @@ import { logitsCommand } from "./logits";
 import { packCommand } from "./pack";
 import { quantizeCommand } from "./quantize";
 import { rooflineCommand } from "./roofline";
+import { snapshotsCommand } from "./snapshots";
 import { tokenizeCommand } from "./tokenize";
 import { wordError } from "./words";
 
@@ -24,6 +25,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["logits", { summary: "run the model over token ids", run: logitsCommand }],
   ["quantize", { summary: "write a checkpoint with quantised weights", run: quantizeCommand }],
   ["bench", { summary: "measure prefill and decode", run: benchCommand }],
+  ["snapshots", { summary: "show or delete what is kept of repositories", run: snapshotsCommand }],
   ["roofline", { summary: "measure this machine's peaks", run: rooflineCommand }],
 ]);
 

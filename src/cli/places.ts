@@ -1,4 +1,5 @@
-// Owns: where the parts of this installation lie, seen from the bundle dist/cli.js.
+// Owns: where the parts of this installation lie, seen from the bundle dist/cli.js, and where the user's own data do.
+import { homedir } from "node:os";
 import * as path from "node:path";
 
 const root = path.join(__dirname, "..");
@@ -10,4 +11,5 @@ export const places = {
   nativeTool: path.join(root, "build", "native", "ringside-tool"),
   embeddedModel: path.join(root, "media", "nano"),
   benchTables: path.join(root, "docs", "bench"),
+  snapshots: path.join(process.env["XDG_CACHE_HOME"] ?? path.join(homedir(), ".cache"), "ringside", "snapshots"),
 } as const;

@@ -52,6 +52,13 @@ export interface NativeModel {
   addedId(content: string): number;
   decode(ids: Int32Array): NativeResult<string>;
   openSession(): NativeResult<NativeSession>;
+  /** How long the parts of a snapshot's bytes are; both 0: this backend has none. */
+  snapshotParts(): SnapshotParts;
+  /**
+   * A snapshot from its bytes; `pages`: runs of whole pages in their order. They must come from a model that was loaded from the
+   * same checkpoint in the same way on the same build and kind of machine.
+   */
+  importSnapshot(tokens: Int32Array, state: Uint8Array, pages: readonly Uint8Array[]): NativeResult<NativeSnapshot>;
   /** Frees the weights once the sessions and snapshots are closed too. Further calls give "state-invalid". */
   close(): void;
 }
@@ -83,5 +90,13 @@ export interface NativeSession {
 export interface NativeSnapshot {
   position(): number;
   bytes(): number;
+  /** The pages from this one on, and the state. Also while a call runs. */
+  exportParts(firstPage: number): NativeResult<{ readonly state: Uint8Array; readonly pages: Uint8Array }>;
   close(): void;
+}
+
+export interface SnapshotParts {
+  readonly stateBytes: number;
+  /** Of 256 positions. */
+  readonly pageBytes: number;
 }

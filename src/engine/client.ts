@@ -37,6 +37,8 @@ interface Loading {
   waiters: number;
 }
 
+export { clearSnapshots, listSnapshots } from "./keptSnapshots";
+
 export function createEngineClient(options: EngineProcessOptions): EnginePort {
   return new EngineClient(options);
 }
@@ -51,7 +53,7 @@ class EngineClient implements EnginePort {
   #loaded: { readonly request: LoadRequest; readonly connection: Connection; readonly info: ModelInfo } | null = null;
   #loading: Loading | null = null;
   /** The last prompt that was read, and by which process: another one has to read it before it can generate. */
-  #read: { readonly prompt: Prompt; readonly connection: Connection } | null = null;
+  #read: { readonly prompt: Prompt; readonly repository: string; readonly connection: Connection } | null = null;
   #busy = false;
 
   constructor(options: EngineProcessOptions) {
@@ -124,14 +126,23 @@ class EngineClient implements EnginePort {
 
   async sync(
     prompt: Prompt,
-    { onProgress, signal }: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal } = {},
+    {
+      onProgress,
+      signal,
+      repository = "",
+    }: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal; repository?: string } = {},
   ): Promise<SyncDone> {
     return this.#alone("reading", async (ready) => {
-      const { connection, result } = await this.#callOn({ type: "sync", prompt }, signal, ready, (reply) => {
-        if (reply.type === "syncProgress") onProgress?.(reply.progress);
-      });
+      const { connection, result } = await this.#callOn(
+        { type: "sync", prompt, repository },
+        signal,
+        ready,
+        (reply) => {
+          if (reply.type === "syncProgress") onProgress?.(reply.progress);
+        },
+      );
       const { sync } = result;
-      this.#read = { prompt, connection };
+      this.#read = { prompt, repository, connection };
       const readTokens = sync.promptTokens - sync.reusedTokens;
       if (readTokens >= minMeasuredTokens && sync.milliseconds > 0) {
         this.#publish({ prefillTokensPerSecond: (readTokens * 1_000) / sync.milliseconds });
@@ -201,8 +212,9 @@ class EngineClient implements EnginePort {
       onReady?.();
       const read = this.#read;
       if (job.type === "generate" && read !== null && read.connection !== connection) {
-        await this.#perform(connection, { type: "sync", prompt: read.prompt }, signal);
-        this.#read = { prompt: read.prompt, connection };
+        const { prompt, repository } = read;
+        await this.#perform(connection, { type: "sync", prompt, repository }, signal);
+        this.#read = { prompt, repository, connection };
       }
       return { connection, result: await this.#perform(connection, job, signal, onInterim) };
     }, mayRepeat);
@@ -338,7 +350,7 @@ class EngineClient implements EnginePort {
   #forgive(): void {
     this.#supervisor.forgive();
     this.#losses.forget();
-    this.#publish({ deviceLoss: null });
+    if (this.#status.deviceLoss !== null) this.#publish({ deviceLoss: null });
   }
 
   #publish(change: Partial<EngineStatus>): void {

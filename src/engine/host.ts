@@ -1,5 +1,5 @@
 // Owns: the engine host process: it reads requests from the stream its client holds, does them one after another, and replies.
-// The only file of the product that opens the native addon. Must never use the network, write a file or print a prompt; it
+// The only file of the product that opens the native addon. Must never use the network, write a file but snapshots or print a prompt; it
 // ends within one second after its client has gone, and with a code of its own when its device is lost.
 import { Socket } from "node:net";
 import { setPriority } from "node:os";
@@ -13,6 +13,8 @@ import type { NativeAddon } from "./addonTypes";
 import { FrameStream } from "./frameStream";
 import type { Call } from "./session";
 import { ModelSession } from "./session";
+import { FolderDisk } from "./snapshotDisk";
+import { SnapshotStore } from "./snapshotStore";
 import { engineStreamDescriptor } from "./wire";
 
 const maxWaitingRequests = 256;
@@ -35,9 +37,9 @@ class Host {
   #heldTokens: Extract<EngineReply, { type: "tokens" }> | null = null;
   #ending = false;
 
-  constructor(socket: Socket, addonPath: string) {
+  constructor(socket: Socket, addonPath: string, store: Promise<SnapshotStore> | null) {
     let addon: NativeAddon | null = null;
-    this.#session = new ModelSession(() => (addon ??= openAddon(addonPath)));
+    this.#session = new ModelSession({ openAddon: () => (addon ??= openAddon(addonPath)), addonPath, store });
     this.#stream = new FrameStream(socket, {
       onValue: (value) => {
         this.#receive(parseEngineRequest(value));
@@ -103,7 +105,7 @@ class Host {
       case "load":
         return { of: "load", info: await this.#session.load(job.load, call) };
       case "unload":
-        this.#session.unload();
+        await this.#session.unload();
         return { of: "unload" };
       case "count":
         return { of: "count", tokens: await this.#session.count(job.texts, call) };
@@ -114,7 +116,7 @@ class Host {
       case "logits":
         return { of: "logits", logits: await this.#session.logits(job.ids, job.split, call) };
       case "sync":
-        return { of: "sync", sync: await this.#session.sync(job.prompt, call) };
+        return { of: "sync", sync: await this.#session.sync(job.prompt, job.repository, call) };
       case "generate":
         return { of: "generate", generate: await this.#session.generate(job, call) };
     }
@@ -176,11 +178,15 @@ class Host {
   #end(): void {
     if (this.#ending) return;
     this.#ending = true;
-    if (this.#current === null) process.exit(0);
-    this.#current.call.cancelled = true;
-    this.#session.interrupt();
     // process.exit() would wait for the native thread, so what does not stop in time is ended from outside itself.
     setTimeout(() => process.kill(process.pid, "SIGKILL"), lingerMs);
+    if (this.#current === null) {
+      // A state that is being written is worth the moment.
+      void this.#session.written().then(() => process.exit(0));
+      return;
+    }
+    this.#current.call.cancelled = true;
+    this.#session.interrupt();
   }
 }
 
@@ -189,7 +195,18 @@ function errorOf(cause: unknown): RingsideError {
   return failure("internal", cause instanceof Error ? cause.name : "", "", "").error;
 }
 
-function main(addonPath: string): void {
+/** null: nothing is kept on a disk. What becomes of it is told in the log, once. */
+function openStore(folder: string, limitBytes: number): Promise<SnapshotStore> | null {
+  if (folder === "" || !(limitBytes > 0)) return null;
+  return SnapshotStore.open({
+    disk: new FolderDisk(folder),
+    limitBytes,
+    onDisabled: (code) => console.error(`snapshots are not written any more: ${code}`),
+    onDamaged: (key) => console.error(`snapshot ${key.slice(0, 12)} was damaged and is removed`),
+  });
+}
+
+function main(addonPath: string, snapshotFolder: string, snapshotBytes: string): void {
   // Ctrl-C in a terminal reaches the whole process group; the client decides what it means.
   process.on("SIGINT", () => undefined);
   try {
@@ -197,9 +214,13 @@ function main(addonPath: string): void {
   } catch {
     // Not permitted here: the work is the same at normal priority.
   }
-  new Host(new Socket({ fd: engineStreamDescriptor, readable: true, writable: true }), addonPath);
+  new Host(
+    new Socket({ fd: engineStreamDescriptor, readable: true, writable: true }),
+    addonPath,
+    openStore(snapshotFolder, Number(snapshotBytes)),
+  );
 }
 
-const [, , addonPath] = process.argv;
+const [, , addonPath, snapshotFolder = "", snapshotBytes = "0"] = process.argv;
 if (addonPath === undefined) process.exit(2);
-main(addonPath);
+main(addonPath, snapshotFolder, snapshotBytes);

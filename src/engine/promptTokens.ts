@@ -41,27 +41,26 @@ export class PromptTokens {
     this.#model = model;
   }
 
-  /** All tokens of the prompt, and how many of them stand before the piece `basePieces`. */
-  async encode(prompt: Prompt, pacer: Pacer): Promise<{ tokens: Int32Array; baseTokens: number }> {
+  /** All tokens of the prompt, and where each of its pieces ends. */
+  async encode(prompt: Prompt, pacer: Pacer): Promise<{ tokens: Int32Array; ends: readonly number[] }> {
     const runs: Int32Array[] = [];
+    const ends: number[] = [];
     let total = 0;
-    let baseTokens = 0;
-    for (const [index, piece] of prompt.pieces.entries()) {
-      if (index === prompt.basePieces) baseTokens = total;
+    for (const piece of prompt.pieces) {
       for (const run of this.#encodePiece(piece)) {
         runs.push(run);
         total += run.length;
       }
+      ends.push(total);
       await pacer.pause();
     }
-    if (prompt.basePieces === prompt.pieces.length) baseTokens = total;
     const tokens = new Int32Array(total);
     let filled = 0;
     for (const run of runs) {
       tokens.set(run, filled);
       filled += run.length;
     }
-    return { tokens, baseTokens };
+    return { tokens, ends };
   }
 
   /** Plain characters, added tokens off. */

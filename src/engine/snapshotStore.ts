@@ -148,6 +148,11 @@ export class SnapshotStore {
     return { tokens, state, pages };
   }
 
+  /** Of a state that turned out to be wrong in itself; what follows it goes too. */
+  async forget(key: string): Promise<void> {
+    await this.#drop(key);
+  }
+
   async clear(): Promise<void> {
     this.#files.clear();
     await this.#options.disk.prepare();

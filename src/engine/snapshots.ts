@@ -1,65 +1,119 @@
-// Owns: which states of the session are kept in memory for which repository base, and when one is let go.
+// Owns: the states kept in memory: a tree, because prompts share their beginnings, named by what was read (snapshotKeys.ts).
 // Must never change an answer: a snapshot only saves reading again (house invariant 8).
 import type { NativeSnapshot } from "./addonTypes";
+import { boundaryAt, chunkTokens, keyAt } from "./snapshotKeys";
 
-/** A snapshot stands at a multiple of this (house section 3a). */
-export const chunkTokens = 64;
-const maxBases = 2;
+export interface StateSizes {
+  readonly stateBytes: number;
+  readonly kvBytesPerToken: number;
+}
 
 interface Kept {
-  /** The base's tokens; the snapshot holds those up to its position. */
-  readonly base: Int32Array;
+  readonly key: string;
+  readonly toTokens: number;
+  readonly snapshot: NativeSnapshot;
+  /** The state kept before it on its line; null: none. */
+  parent: Kept | null;
+  /** The use at which it served, or stood before what served. */
+  used: number;
+}
+
+export interface Found {
+  readonly boundary: number;
   readonly snapshot: NativeSnapshot;
 }
 
 export class Snapshots {
   readonly #limitBytes: number;
-  /** Most recently used last. */
-  #kept: Kept[] = [];
+  readonly #sizes: StateSizes;
+  readonly #kept = new Map<string, Kept>();
+  #uses = 0;
 
-  constructor(limitBytes: number) {
+  constructor(limitBytes: number, sizes: StateSizes) {
     this.#limitBytes = limitBytes;
+    this.#sizes = sizes;
   }
 
-  all(): readonly NativeSnapshot[] {
-    return this.#kept.map((kept) => kept.snapshot);
+  has(key: string): boolean {
+    return this.#kept.has(key);
   }
 
-  /** Whether the state at the end of this base is kept; if so it counts as used now. */
-  has(base: Int32Array): boolean {
-    const index = this.#kept.findIndex((kept) => equal(kept.base, base));
-    if (index < 0) return false;
-    this.#kept.push(...this.#kept.splice(index, 1));
-    return true;
+  get count(): number {
+    return this.#kept.size;
   }
 
-  /** Takes the snapshot over. The newest one is always kept, older ones as the limits allow. */
-  keep(base: Int32Array, snapshot: NativeSnapshot): void {
-    this.#kept.push({ base, snapshot });
-    while (this.#kept.length > maxBases || (this.#kept.length > 1 && this.#bytes() > this.#limitBytes)) {
-      this.#kept.shift()?.snapshot.close();
+  /** Keys and values are shared along a line, so each state counts those since the one before it. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const kept of this.#kept.values()) bytes += this.#sizes.stateBytes + this.#rowsBytes(kept);
+    return bytes;
+  }
+
+  /** The longest kept beginning of a prompt with these keys. It and all before it count as used. */
+  longest(keys: readonly string[]): Found | null {
+    this.#uses += 1;
+    for (let index = keys.length - 1; index >= 0; index -= 1) {
+      const kept = this.#kept.get(keys[index] ?? "");
+      if (kept === undefined) continue;
+      for (let used: Kept | null = kept; used !== null; used = used.parent) used.used = this.#uses;
+      return { boundary: kept.toTokens, snapshot: kept.snapshot };
     }
+    return null;
   }
 
-  /** The longest kept state that is a prefix of `tokens`. */
-  reusable(tokens: Int32Array): number {
-    return this.#kept.reduce((longest, { base, snapshot }) => {
-      const position = snapshot.position();
-      const matches = position <= tokens.length && equal(base.subarray(0, position), tokens.subarray(0, position));
-      return matches ? Math.max(longest, position) : longest;
-    }, 0);
+  /** Takes the snapshot over, and closes it when that state is kept already. The newest one stays; others go as memory asks. */
+  keep(keys: readonly string[], snapshot: NativeSnapshot): void {
+    const toTokens = snapshot.position();
+    const key = keyAt(keys, toTokens);
+    if (key === undefined || this.#kept.has(key)) {
+      snapshot.close();
+      return;
+    }
+    const kept: Kept = { key, toTokens, snapshot, parent: this.#before(keys, toTokens), used: this.#uses };
+    for (const other of this.#kept.values()) {
+      if (other.toTokens > toTokens && keyAt(keys, other.toTokens) === other.key && other.parent === kept.parent) {
+        other.parent = kept;
+      }
+    }
+    this.#kept.set(key, kept);
+    while (this.bytes > this.#limitBytes && this.#kept.size > 1) this.#dropLeast(kept);
   }
 
   clear(): void {
-    for (const { snapshot } of this.#kept) snapshot.close();
-    this.#kept = [];
+    for (const { snapshot } of this.#kept.values()) snapshot.close();
+    this.#kept.clear();
   }
 
-  #bytes(): number {
-    return this.#kept.reduce((sum, { snapshot }) => sum + snapshot.bytes(), 0);
+  #before(keys: readonly string[], toTokens: number): Kept | null {
+    for (let boundary = boundaryAt(toTokens - 1); boundary >= chunkTokens; boundary -= chunkTokens) {
+      const kept = this.#kept.get(keyAt(keys, boundary) ?? "");
+      if (kept !== undefined) return kept;
+    }
+    return null;
+  }
+
+  /** The least of (tokens to read again) × (chance of use) / (bytes that it frees). */
+  #dropLeast(newest: Kept): void {
+    const parents = new Set([...this.#kept.values()].map(({ parent }) => parent));
+    const worth = (kept: Kept): number => {
+      const freed = this.#sizes.stateBytes + (parents.has(kept) ? 0 : this.#rowsBytes(kept));
+      return tokensOf(kept) / (1 + this.#uses - kept.used) / Math.max(1, freed);
+    };
+    let least: Kept | null = null;
+    for (const kept of this.#kept.values()) {
+      if (kept !== newest && (least === null || worth(kept) < worth(least))) least = kept;
+    }
+    if (least === null) return;
+    this.#kept.delete(least.key);
+    for (const kept of this.#kept.values()) if (kept.parent === least) kept.parent = least.parent;
+    least.snapshot.close();
+  }
+
+  #rowsBytes(kept: Kept): number {
+    return tokensOf(kept) * this.#sizes.kvBytesPerToken;
   }
 }
 
-export function equal(left: Int32Array, right: Int32Array): boolean {
-  return left.length === right.length && left.every((value, index) => value === right[index]);
+function tokensOf({ toTokens, parent }: Kept): number {
+  return toTokens - (parent?.toTokens ?? 0);
 }

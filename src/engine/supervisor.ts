@@ -23,6 +23,8 @@ export interface EngineProcessOptions {
   readonly nodePath?: string;
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly log?: (line: string) => void;
+  /** Where states are kept beyond the process's life, and how much of them; without it, nowhere. */
+  readonly snapshots?: { readonly folder: string; readonly limitBytes: number } | undefined;
 }
 
 /** How often a process that ended badly may be started again. */
@@ -100,8 +102,9 @@ export class Supervisor {
   }
 
   async #spawn(): Promise<Connection> {
-    const { hostScript, addonPath, nodePath = process.execPath, env = process.env } = this.#options;
-    const child = spawn(nodePath, [hostScript, addonPath], {
+    const { hostScript, addonPath, nodePath = process.execPath, env = process.env, snapshots } = this.#options;
+    const kept = snapshots === undefined ? [] : [snapshots.folder, String(snapshots.limitBytes)];
+    const child = spawn(nodePath, [hostScript, addonPath, ...kept], {
       // In VS Code's desktop the executable is Electron. Options meant for this process (a debugger's, say) are not inherited.
       env: { ...env, ELECTRON_RUN_AS_NODE: "1", NODE_OPTIONS: undefined },
       stdio: ["ignore", "ignore", "pipe", "pipe"],

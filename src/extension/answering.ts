@@ -7,6 +7,7 @@ import type { Asker } from "./conversation";
 import type { EngineAccess } from "./engineAccess";
 import type { Preparation } from "./preparation";
 import type { Repository } from "./repository";
+import { repositoryName } from "./trust";
 
 export function createAsker(repository: Repository, engine: EngineAccess, preparation: Preparation): Asker {
   return async (question, sink, signal) => {
@@ -28,7 +29,7 @@ export function createAsker(repository: Repository, engine: EngineAccess, prepar
     };
     const outcome = await ask(
       { ...question, scope: repository.scope },
-      { context: open.context, engine: engine.port, load },
+      { context: open.context, engine: engine.port, load, repository: repositoryName() },
       watch,
       signal,
     );

@@ -23,6 +23,7 @@ export class EngineAccess implements Disposable {
     this.port = createEngineClient({
       hostScript: installation.engineHost,
       addonPath: installation.addon,
+      snapshots: { folder: installation.snapshots, limitBytes: readSettings().snapshotDiskBytes },
       log: (line) => log.info(line),
     });
     this.port.onStatus((status) => {

@@ -9,13 +9,16 @@ export interface Installation {
   readonly embeddedModel: string;
   /** The only folder that a page may load from. */
   readonly pages: Uri;
+  /** Where what was read is kept, on this machine and for this user alone. */
+  readonly snapshots: string;
 }
 
-export function installationOf({ extensionUri, extensionPath }: ExtensionContext): Installation {
+export function installationOf({ extensionUri, extensionPath, globalStorageUri }: ExtensionContext): Installation {
   return {
     engineHost: path.join(extensionPath, "dist", "engineHost.js"),
     addon: path.join(extensionPath, "dist", "native", "ringside.node"),
     embeddedModel: path.join(extensionPath, "media", "nano"),
     pages: Uri.joinPath(extensionUri, "dist", "webview"),
+    snapshots: path.join(globalStorageUri.fsPath, "snapshots"),
   };
 }

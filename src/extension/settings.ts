@@ -16,6 +16,8 @@ export interface Settings {
   /** -1: the one with most free memory. */
   readonly gpuDevice: number;
   readonly kvFormat: KvFormat;
+  /** 0: nothing is kept on the disk. Takes effect when the window is opened anew. */
+  readonly snapshotDiskBytes: number;
 }
 
 const bytesPerGigabyte = 2 ** 30;
@@ -40,6 +42,7 @@ export function readSettings(): Settings {
     ),
     gpuDevice: integer("gpuDevice", -1, maxDevices - 1, -1),
     kvFormat: kvFormats.find((name) => name === format) ?? "bf16",
+    snapshotDiskBytes: Math.floor(number("snapshotDiskLimit", 0, 100_000, 4) * bytesPerGigabyte),
   };
 }
 

@@ -33,6 +33,9 @@ export type IsaName = (typeof isaNames)[number];
 export const backendNames = ["auto", "cpu", "cuda", "reference"] as const;
 export type BackendName = (typeof backendNames)[number];
 
+/** The longest name under which what was read of a repository is kept. */
+export const repositoryCharacters = 4_096;
+
 /** The longest name of a device: it tells, where that is so, why the model is not on a GPU. */
 export const deviceCharacters = 512;
 
@@ -145,7 +148,7 @@ export type EngineRequest =
   | { readonly type: "tokenize"; readonly id: number; readonly texts: readonly string[]; readonly special: boolean }
   | { readonly type: "detokenize"; readonly id: number; readonly ids: readonly (readonly number[])[] }
   | { readonly type: "logits"; readonly id: number; readonly ids: readonly number[]; readonly split: readonly number[] }
-  | { readonly type: "sync"; readonly id: number; readonly prompt: Prompt }
+  | { readonly type: "sync"; readonly id: number; readonly prompt: Prompt; readonly repository: string }
   | {
       readonly type: "generate";
       readonly id: number;
@@ -214,7 +217,8 @@ export interface EnginePort {
   countTokens(texts: readonly string[], signal?: AbortSignal): Promise<readonly number[]>;
   sync(
     prompt: Prompt,
-    options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal },
+    /** `repository`: its name, if what is read of it may be kept on this machine's disk, and found under this name alone. */
+    options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal; repository?: string },
   ): Promise<SyncDone>;
   generate(
     /** `promptLookup` (default true) changes the speed and no token. */

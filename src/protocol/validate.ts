@@ -8,6 +8,7 @@ import {
   maxDeviceMemoryBytes,
   maxDevices,
   maxThreads,
+  repositoryCharacters,
 } from "./engine";
 import type {
   EngineReply,
@@ -141,7 +142,7 @@ const request: Check<EngineRequest> = tagged<"type", EngineRequest>("type", {
   tokenize: { id: requestId, texts, special: truth },
   detokenize: { id: requestId, ids: list(maxTextsPerRequest, ids) },
   logits: { id: requestId, ids, split: list(maxTokens, integer(1, maxTokens)) },
-  sync: { id: requestId, prompt },
+  sync: { id: requestId, prompt, repository: text(repositoryCharacters) },
   generate: { id: requestId, maxTokens: integer(1, maxTokens), sampler, promptLookup: truth },
   cancel: { id: requestId, target: requestId },
 });

@@ -26,7 +26,9 @@ interface Ended {
 }
 
 async function ringside(...arguments_: readonly string[]): Promise<Ended> {
-  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_]);
+  // What is kept between commands is this test's own.
+  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
+  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
   let out = "";
   let err = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
@@ -90,6 +92,39 @@ test("ask gives one JSON value, a list for a file of questions, and text for peo
   const text = await ringside("ask", "--repo", folder, "Where is `openTheGate` defined?");
   assert.match(text.out, /(verified|relocated) +src\/gates\.ts:\d/);
   assert.equal(text.err, "");
+});
+
+test("the next command need not read the repository again, unless told to; what is kept is listed and deleted", async (t) => {
+  const long = Array.from({ length: 60 }, (_, line) => `export const gate_${String(line)} = "${String(line * 37)}";`);
+  const folder = folderWith(t, { ...files, "src/long.ts": `${long.join("\n")}\n` });
+  const ask = async (...more: readonly string[]): Promise<{ answer: string; reused: number }> => {
+    const { exitCode, out, err } = await ringside(
+      "ask",
+      "--repo",
+      folder,
+      "--json",
+      ...more,
+      "Where is `openTheGate`?",
+    );
+    assert.equal(exitCode, 0, err);
+    const { answer, stats } = JSON.parse(out) as { answer: string; stats: { reusedTokens: number } };
+    return { answer, reused: stats.reusedTokens };
+  };
+  const first = await ask();
+  assert.equal(first.reused, 0);
+  const second = await ask();
+  assert.ok(second.reused > 500, String(second.reused));
+  assert.equal(second.answer, first.answer);
+  assert.deepEqual(await ask("--no-snapshots"), first);
+
+  const list = async (): Promise<{ repository: string; snapshots: number; bytes: number }[]> =>
+    JSON.parse((await ringside("snapshots", "list", "--json")).out) as Awaited<ReturnType<typeof list>>;
+  const kept = (await list()).find(({ repository }) => repository === folder);
+  assert.ok(kept !== undefined && kept.snapshots > 0 && kept.bytes > 0);
+  assert.ok((await ringside("snapshots", "list")).out.includes(folder));
+  assert.match((await ringside("snapshots", "clear", "--repo", folder)).out, /^[\d.,]+ MB deleted\.\n$/);
+  assert.ok((await list()).every(({ repository }) => repository !== folder));
+  assert.equal((await ringside("snapshots", "drop")).exitCode, 2);
 });
 
 test("a job that fails is exit code 1 and one sentence; wrong usage is 2", async (t) => {

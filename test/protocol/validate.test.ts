@@ -45,7 +45,12 @@ const requests: readonly EngineRequest[] = [
   { type: "tokenize", id: 1, texts: ["a"], special: true },
   { type: "detokenize", id: 1, ids: [[1, 2], []] },
   { type: "logits", id: 1, ids: [1, 2], split: [1] },
-  { type: "sync", id: 1, prompt: { pieces: [{ parts: [{ special: "<role>" }, { text: "x" }] }], basePieces: 1 } },
+  {
+    type: "sync",
+    id: 1,
+    prompt: { pieces: [{ parts: [{ special: "<role>" }, { text: "x" }] }], basePieces: 1 },
+    repository: "/r",
+  },
   { type: "generate", id: 1, maxTokens: 5, sampler, promptLookup: true },
   { type: "cancel", id: 2, target: 1 },
 ];
@@ -168,7 +173,7 @@ test("integers refuse fractions and values just outside their range", () => {
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, repetitionPenalty: 0.99 } },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, seed: 0.5 } },
     { type: "detokenize", id: 1, ids: [[2 ** 31]] },
-    { type: "sync", id: 1, prompt: { pieces: [], basePieces: 1 } },
+    { type: "sync", id: 1, prompt: { pieces: [], basePieces: 1 }, repository: "" },
     { type: "logits", id: 1, ids: [1], split: [0] },
   ];
   for (const value of outside) assert.throws(() => parseEngineRequest(value), RingsideFailure, JSON.stringify(value));

@@ -1,6 +1,8 @@
 // The engine process may end at any moment: while it is idle, reads or writes. The user is told, and the next question works.
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
 import * as vscode from "vscode";
 import { createAsker } from "../../src/extension/answering";
 import { Conversation } from "../../src/extension/conversation";
@@ -58,6 +60,7 @@ describe("death of the engine", () => {
         addon: extensionPath("dist", "native", "ringside.node"),
         embeddedModel: extensionPath("media", "nano"),
         pages: vscode.Uri.file(extensionPath("dist", "webview")),
+        snapshots: path.join(os.tmpdir(), `ringside-death-${String(process.pid)}`),
       },
       log,
     );
