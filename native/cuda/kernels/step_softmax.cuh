@@ -31,7 +31,6 @@ inline constexpr int64_t kSoftmaxScratchBytes =
 // is the same for all rows of a chunk.
 RS_HOST_DEVICE inline int split_shift(int64_t position) {
   int shift = 6;
-#pragma unroll 1
   while (position >> shift >= kMaxSplits) ++shift;
   return shift;
 }
