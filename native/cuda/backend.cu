@@ -8,6 +8,7 @@
 #include "cuda/device.h"
 #include "cuda/forward.h"
 #include "cuda/memory_plan.h"
+#include "cuda/snapshot_parts.h"
 #include "model/backend.h"
 #include "model/backend_errors.h"
 #include "model/slabs.h"
@@ -241,6 +242,30 @@ int64_t snapshot_position(const rs_snapshot* snapshot) { return of(snapshot).pos
 int64_t snapshot_bytes(const rs_snapshot* snapshot) { return of(snapshot).bytes(); }
 void drop(rs_snapshot* snapshot) { delete &of(snapshot); }
 
+int64_t state_part_bytes(const rs_model* model) { return of(model).pools->states.piece_bytes(); }
+int64_t page_part_bytes_of(const rs_model* model) { return of(model).pools->pages.piece_bytes(); }
+
+int32_t write_state(const rs_snapshot* snapshot, void* out, rs_error* error) {
+  return guarded(error, "snapshot", [&] { return export_state(of(snapshot), out); });
+}
+
+int32_t write_page(const rs_snapshot* snapshot, int64_t page, void* out, rs_error* error) {
+  return guarded(error, "page", [&] { return export_page(of(snapshot), page, out); });
+}
+
+int32_t read_snapshot(rs_model* handle, int64_t position, const void* state, const void* const* pages,
+                      rs_snapshot** out, rs_error* error) {
+  return guarded(error, "snapshot", [&]() -> Status {
+    Loaded& loaded = of(handle);
+    const std::lock_guard lock(loaded.running);
+    RS_CHECK(use_device(loaded.device_index));
+    auto snapshot = std::make_unique<Snapshot>();
+    RS_CHECK(import_snapshot(loaded, position, state, pages, *snapshot));
+    *out = reinterpret_cast<rs_snapshot*>(snapshot.release());
+    return Unit{};
+  });
+}
+
 int32_t norms(const rs_session* handle, float* out, rs_error* error) {
   return guarded(error, "state norms", [&]() -> Status {
     // What may still be on its way is awaited; nothing that can be seen changes.
@@ -283,6 +308,11 @@ extern "C" __attribute__((visibility("default"))) const rs_backend* rs_cuda_back
       cuda::read_position,
       cuda::step_likeliest,
       cuda::logits_behind,
+      cuda::state_part_bytes,
+      cuda::page_part_bytes_of,
+      cuda::write_state,
+      cuda::write_page,
+      cuda::read_snapshot,
   };
   return &kBackend;
 }

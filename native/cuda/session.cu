@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <unordered_map>
 
 #include "cuda/session.h"
 
@@ -57,6 +58,72 @@ SessionPools::SessionPools(const DeviceModel& of, const MemoryPlan& plan)
       pages(plan.page_bytes, std::min(kPageBlockBytes, plan.context_pages * plan.page_bytes)),
       tables(plan.context_pages * static_cast<int64_t>(sizeof(uint8_t*)), kSmallBlockBytes) {}
 
+Result<std::shared_ptr<Page>> SessionPools::take_page(const Stream& stream) {
+  auto page = std::make_shared<Page>();
+  Result<Piece> device = pages.take(stream.get());
+  if (!device.ok()) {
+    if (device.error().kind != ErrorKind::kOutOfMemory) return device.error();
+    RS_TRY(const bool has_room, make_room(stream));
+    if (!has_room) return device.error();
+    device = pages.take(stream.get());
+    if (!device.ok()) return device.error();
+  }
+  page->device = std::move(device).value();
+  return page;
+}
+
+// A few pages at a time, of the oldest snapshots first. False: there are none.
+Result<bool> SessionPools::make_room(const Stream& stream) {
+  constexpr size_t kPagesAtOnce = 16;
+  const std::lock_guard lock(saved_mutex);
+  std::unordered_map<const Page*, int64_t> holders;  // among snapshots
+  for (const Snapshot* const snapshot : saved) {
+    for (const std::shared_ptr<Page>& page : snapshot->pages) ++holders[page.get()];
+  }
+  const auto bytes = static_cast<size_t>(pages.piece_bytes());
+  size_t moved = 0;
+  for (const Snapshot* const snapshot : saved) {
+    for (const std::shared_ptr<Page>& page : snapshot->pages) {
+      if (moved == kPagesAtOnce) return true;
+      if (page->device == nullptr || page.use_count() != holders[page.get()]) continue;
+      RS_TRY(PinnedMemory host, PinnedMemory::allocate(pages.piece_bytes()));
+      RS_CUDA(cudaMemcpyAsync(host.data(), page->device.get(), bytes, cudaMemcpyDeviceToHost, stream.get()));
+      RS_CHECK(stream.wait());
+      page->host = std::move(host);
+      page->device.reset();
+      ++moved;
+    }
+  }
+  return moved > 0;
+}
+
+Status SessionPools::bring_back(const std::vector<std::shared_ptr<Page>>& saved_pages, const Stream& stream) {
+  for (const std::shared_ptr<Page>& page : saved_pages) {
+    if (page->device != nullptr) continue;
+    RS_TRY(const std::shared_ptr<Page> room, take_page(stream));
+    const std::lock_guard lock(saved_mutex);
+    RS_CUDA(cudaMemcpyAsync(room->device.get(), page->host.data(), static_cast<size_t>(pages.piece_bytes()),
+                            cudaMemcpyHostToDevice, stream.get()));
+    RS_CHECK(stream.wait());
+    page->device = std::move(room->device);
+    page->host = PinnedMemory();
+  }
+  return Unit{};
+}
+
+void Snapshot::enlist(SessionPools& of) {
+  const std::lock_guard lock(of.saved_mutex);
+  of.saved.push_back(this);
+  pools = &of;
+}
+
+Snapshot::~Snapshot() {
+  if (pools == nullptr) return;
+  const std::lock_guard lock(pools->saved_mutex);
+  std::erase(pools->saved, this);
+  pages.clear();  // so that nobody sees them held by one that is not on the list
+}
+
 Result<LinearState> LinearState::take(SessionPools& pools, const Stream& stream) {
   LinearState state;
   RS_TRY(state.s, pools.states.take(stream.get()));
@@ -111,9 +178,9 @@ Status Session::prepare_pages(int64_t rows, const Stream& stream) {
   const auto end = static_cast<size_t>((position + rows - 1) / kPageTokens + 1);
   for (size_t index = begin; index < end; ++index) {
     if (index < pages.size() && pages[index].use_count() == 1) continue;
-    RS_TRY(Piece page, pools->pages.take(stream.get()));
+    RS_TRY(std::shared_ptr<Page> page, pools->take_page(stream));
     if (index < pages.size()) {
-      RS_CHECK(copy_on_device(page, pages[index], pools->pages.piece_bytes(), stream));
+      RS_CHECK(copy_on_device(page->device, pages[index]->device, pools->pages.piece_bytes(), stream));
       pages[index] = std::move(page);
     } else {
       pages.push_back(std::move(page));
@@ -122,7 +189,7 @@ Status Session::prepare_pages(int64_t rows, const Stream& stream) {
   }
   if (table_end == pages.size()) return Unit{};
   std::vector<uint8_t*> pointers;
-  for (size_t index = table_end; index < pages.size(); ++index) pointers.push_back(pages[index].get());
+  for (size_t index = table_end; index < pages.size(); ++index) pointers.push_back(pages[index]->device.get());
   // So short a copy from ordinary memory has read its source when the call returns.
   RS_CUDA(cudaMemcpyAsync(table.get() + table_end * sizeof(uint8_t*), pointers.data(),
                           pointers.size() * sizeof(uint8_t*), cudaMemcpyHostToDevice, stream.get()));
@@ -146,6 +213,7 @@ Status save_session(const Session& session, StateCopies& copies, const Stream& s
   const auto pages = static_cast<size_t>((out.position + kPageTokens - 1) / kPageTokens);
   out.pages.assign(session.pages.begin(),
                    session.pages.begin() + static_cast<int64_t>(std::min(pages, session.pages.size())));
+  out.enlist(*session.pools);
   return Unit{};
 }
 
@@ -153,6 +221,7 @@ Status restore_session(const Snapshot& snapshot, StateCopies& copies, const Stre
   RS_CHECK(open_session(out, stream));
   out.position = out.read_position = snapshot.position;
   out.pages = snapshot.pages;
+  RS_CHECK(out.pools->bring_back(out.pages, stream));
   RS_TRY(out.arrival, copies.restore(snapshot.s, out.state.s, stream));
   return Unit{};
 }

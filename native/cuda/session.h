@@ -3,6 +3,8 @@
 // Must never: change a page that somebody else also holds.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "cuda/device_memory.h"
@@ -13,15 +15,34 @@
 
 namespace ringside::cuda {
 
+// Keys and values of 256 positions, in device memory or, where only snapshots hold them, in the host's.
+struct Page {
+  Piece device;
+  PinnedMemory host;
+};
+
+struct Snapshot;
+
 // The pools from which all sessions of a model take.
 struct SessionPools {
   SessionPools(const DeviceModel& model, const MemoryPlan& plan);
+
+  // In device memory. Where that is short, pages that only snapshots hold make room.
+  Result<std::shared_ptr<Page>> take_page(const Stream& stream);
+  // Into device memory, all of them. The caller holds them too, so none of them makes room for another.
+  Status bring_back(const std::vector<std::shared_ptr<Page>>& saved_pages, const Stream& stream);
 
   const DeviceModel& model;
   PiecePool states;     // S
   PiecePool open_rows;  // k, then v
   PiecePool pages;
   PiecePool tables;  // of page pointers, for a whole context
+
+  std::mutex saved_mutex;              // guards what follows, and where the pages of snapshots lie
+  std::vector<const Snapshot*> saved;  // oldest first
+
+ private:
+  Result<bool> make_room(const Stream& stream);
 };
 
 // S and the open rows: what a slab writes anew and a session then has in exchange for its own.
@@ -36,7 +57,7 @@ struct LinearState {
 struct Session {
   Session(const void* owner, SessionPools& from) : model(owner), pools(&from) {}
 
-  const void* model;  // only compared
+  const void* model = nullptr;  // only compared
   SessionPools* pools;
   int64_t position = 0;
   LinearState state;
@@ -44,7 +65,7 @@ struct Session {
   // its open chunk may lie in the same memory as the session's, before those that steps wrote.
   int64_t read_position = 0;
   LinearState read_state;
-  std::vector<Piece> pages;
+  std::vector<std::shared_ptr<Page>> pages;
   Piece table;
   size_t table_end = 0;  // entries before this one are in the device's table
   // Of a restored session that nothing was done with yet: its S is on its way.
@@ -64,13 +85,21 @@ struct Session {
 };
 
 struct Snapshot {
-  const void* model;  // only compared
+  Snapshot() = default;
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+  ~Snapshot();  // in any thread
+
+  const void* model = nullptr;  // only compared
+  SessionPools* pools = nullptr;
   int64_t position = 0;
   SavedState s;
   int64_t state_bytes = 0;
-  std::vector<Piece> pages;
+  std::vector<std::shared_ptr<Page>> pages;
   int64_t page_bytes = 0;
 
+  // It is filled: from now on its pages may move to the host.
+  void enlist(SessionPools& of);
   int64_t bytes() const { return state_bytes + static_cast<int64_t>(pages.size()) * page_bytes; }
 };
 

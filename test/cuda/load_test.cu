@@ -350,9 +350,9 @@ struct Memory {
   }
 };
 
-std::vector<uint8_t*> pointers(const std::vector<Piece>& pages) {
+std::vector<uint8_t*> pointers(const std::vector<std::shared_ptr<Page>>& pages) {
   std::vector<uint8_t*> list;
-  for (const Piece& page : pages) list.push_back(page.get());
+  for (const std::shared_ptr<Page>& page : pages) list.push_back(page->device.get());
   return list;
 }
 
@@ -364,7 +364,7 @@ TEST("a snapshot shares pages until one of its holders writes") {
   CHECK(session->prepare_pages(300, memory.stream).ok());
   CHECK_EQ(session->pages.size(), size_t{2});
   CHECK(memory.table(*session) == pointers(session->pages));
-  memory.fill(session->pages[1], 7, page_bytes);
+  memory.fill(session->pages[1]->device, 7, page_bytes);
   memory.fill(session->state.s, 9, memory.pools->states.piece_bytes());
   session->position = session->read_position = 300;
   Snapshot snapshot;
@@ -386,7 +386,8 @@ TEST("a snapshot shares pages until one of its holders writes") {
   CHECK(restored.prepare_pages(1, memory.stream).ok());
   CHECK(restored.pages[0] == session->pages[0]);
   CHECK(restored.pages[1] != session->pages[1]);
-  CHECK(memory.content(restored.pages[1], page_bytes) == std::vector<uint8_t>(static_cast<size_t>(page_bytes), 7));
+  CHECK(memory.content(restored.pages[1]->device, page_bytes) ==
+        std::vector<uint8_t>(static_cast<size_t>(page_bytes), 7));
   CHECK(memory.table(restored) == pointers(restored.pages));
   CHECK(session->prepare_pages(200, memory.stream).ok());
   CHECK_EQ(session->pages.size(), size_t{3});
@@ -398,8 +399,8 @@ TEST("pieces that came back are taken again, and are zero") {
   Memory memory;
   auto session = memory.open();
   CHECK(session->prepare_pages(256, memory.stream).ok());
-  uint8_t* const page = session->pages[0].get();
-  memory.fill(session->pages[0], 3, memory.pools->pages.piece_bytes());
+  uint8_t* const page = session->pages[0]->device.get();
+  memory.fill(session->pages[0]->device, 3, memory.pools->pages.piece_bytes());
   session.reset();
   const Result<Piece> again = memory.pools->pages.take(memory.stream.get());
   CHECK(again.ok());
