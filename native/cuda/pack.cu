@@ -1,3 +1,7 @@
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -39,36 +43,64 @@ int64_t stored_groups(const rs_matrix& stored) {
   return (stored.cols + stored.group_columns - 1) / stored.group_columns;
 }
 
-// Half byte j of a stored word of 32 bits is column j. Even columns go to the low half of the word, odd ones to the
-// high half. Two words at once.
-uint64_t unzip_codes(uint64_t words) {
+// Sixteen bytes of a row. unzip(): half byte j of a stored word of 32 bits is column j; even columns go to the low half
+// of the word, odd ones to the high half.
+#if defined(__SSE2__)
+using RowBytes = __m128i;
+
+RowBytes load(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+
+RowBytes unzip(RowBytes words) {
+  const auto pairs = [](__m128i codes) {  // of neighbouring bytes, into the lower one
+    codes = _mm_and_si128(codes, _mm_set1_epi8(0x0f));
+    return _mm_and_si128(_mm_or_si128(codes, _mm_srli_epi16(codes, 4)), _mm_set1_epi16(0x00ff));
+  };
+  const __m128i halves = _mm_packus_epi16(pairs(words), pairs(_mm_srli_epi16(words, 4)));
+  return _mm_unpacklo_epi16(halves, _mm_srli_si128(halves, 8));
+}
+
+// Eight bytes of each in turn.
+void put_in_turn(RowBytes a, RowBytes b, uint8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_unpacklo_epi64(a, b));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to) + 1, _mm_unpackhi_epi64(a, b));
+}
+#else
+using RowBytes = std::array<uint64_t, 2>;
+
+RowBytes load(const uint8_t* from) {
+  RowBytes bytes;
+  std::memcpy(bytes.data(), from, sizeof bytes);
+  return bytes;
+}
+
+RowBytes unzip(RowBytes words) {
   const auto gather = [](uint64_t even) {
     even &= 0x0f0f0f0f0f0f0f0fu;
     even = (even | even >> 4) & 0x00ff00ff00ff00ffu;
     return (even | even >> 8) & 0x0000ffff0000ffffu;
   };
-  return gather(words) | gather(words >> 4) << 16;
+  for (uint64_t& two : words) two = gather(two) | gather(two >> 4) << 16;
+  return words;
 }
+
+void put_in_turn(RowBytes a, RowBytes b, uint8_t* to) {
+  const std::array<uint64_t, 4> turns = {a[0], b[0], a[1], b[1]};
+  std::memcpy(to, turns.data(), sizeof turns);
+}
+#endif
 
 using TileRowPointers = std::array<const uint8_t*, kTileRows>;
 
 // Every row's bytes, 8 a lane, into the blocks one after the other: a lane holds row l / 4 and then row l / 4 + 8.
 template <bool kIsQ4>
 void interleave_rows(const TileRowPointers& rows, int64_t row_bytes, uint8_t* blocks) {
-  const auto load = [](const uint8_t* from) {
-    uint64_t codes;
-    std::memcpy(&codes, from, sizeof codes);
-    return kIsQ4 ? unzip_codes(codes) : codes;
-  };
   for (int64_t at = 0; at < row_bytes; at += kRunBytes, blocks += kBlockBytes) {
     for (size_t row = 0; row < kHalfRows; ++row) {
-      std::array<uint64_t, 8> four_lanes;
-      for (size_t lane = 0; lane < 4; ++lane) {
-        const int64_t byte = at + static_cast<int64_t>(8 * lane);
-        four_lanes[2 * lane] = load(rows[row] + byte);
-        four_lanes[2 * lane + 1] = load(rows[row + kHalfRows] + byte);
+      for (int64_t part = 0; part < kRunBytes; part += 16) {
+        RowBytes upper = load(rows[row] + at + part), lower = load(rows[row + kHalfRows] + at + part);
+        if constexpr (kIsQ4) upper = unzip(upper), lower = unzip(lower);
+        put_in_turn(upper, lower, blocks + 2 * (static_cast<int64_t>(row) * kRunBytes + part));
       }
-      std::memcpy(blocks + row * sizeof four_lanes, four_lanes.data(), sizeof four_lanes);
     }
   }
 }

@@ -29,7 +29,6 @@ class Stream {
   cudaStream_t handle_ = nullptr;
 };
 
-// Who waits for it sleeps: it stands for work of milliseconds.
 class Event {
  public:
   Event() = default;
@@ -39,8 +38,10 @@ class Event {
     if (handle_ != nullptr) cudaEventDestroy(handle_);
   }
   cudaEvent_t get() const { return handle_; }
-  Status create() {
-    RS_CUDA(cudaEventCreateWithFlags(&handle_, cudaEventBlockingSync | cudaEventDisableTiming));
+  // Who waits for it sleeps, as it stands for work of milliseconds; or not, where waking would take longer than the
+  // work.
+  Status create(bool sleeps = true) {
+    RS_CUDA(cudaEventCreateWithFlags(&handle_, cudaEventDisableTiming | (sleeps ? cudaEventBlockingSync : 0)));
     return Unit{};
   }
   Status record(const Stream& stream) const {

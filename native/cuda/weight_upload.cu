@@ -41,7 +41,7 @@ class Staging {
     RS_CHECK(stream_.create());
     RS_TRY(memory_, PinnedMemory::allocate(slot_bytes * static_cast<int64_t>(kSlots)));
     slot_bytes_ = slot_bytes;
-    for (Event& event : copied_) RS_CHECK(event.create());
+    for (Event& event : copied_) RS_CHECK(event.create(false));
     return Unit{};
   }
   // A slot from which nothing is copied any more.
@@ -60,7 +60,7 @@ class Staging {
   Status finish() { return stream_.wait(); }
 
  private:
-  static constexpr size_t kSlots = 2;
+  static constexpr size_t kSlots = 3;
   PinnedMemory memory_;
   Stream stream_;
   std::array<Event, kSlots> copied_;
