@@ -441,8 +441,7 @@ __device__ __forceinline__ void multiply_tile(const ProductCall& call, const Til
         w, ring + place.slot * kWgStageBytes,
         reinterpret_cast<const float*>(shared + kXSumAt) + place.slot * 4 * kWgRows, sum, group, scales, a, lane);
     // wgmma has read the stage for all lanes together, but each lane reads the sums of x by itself.
-    if constexpr (kOffsets) __syncwarp();
-    if (lane == 0) barrier_arrive(empty + place.slot * 8);
+    if (kOffsets || lane == 0) barrier_arrive(empty + place.slot * 8);
     place.next();
     w.next_step();
     if constexpr (kOffsets) w.offset += Stream::kGroups * 16;
@@ -468,8 +467,8 @@ __global__ void __launch_bounds__(kWgThreads, 1) warpgroup_kernel(const __grid_c
   const int group_index = static_cast<int>(threadIdx.x) / 128;
   if (threadIdx.x == 0) {
     for (int s = 0; s < kWgStages; s++) {
-      barrier_init(full + s * 8, 128);  // the threads that fill
-      barrier_init(empty + s * 8, 8);   // the warps that multiply
+      barrier_init(full + s * 8, 128);                  // the threads that fill
+      barrier_init(empty + s * 8, kOffsets ? 256 : 8);  // the threads, or the warps, that multiply
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
