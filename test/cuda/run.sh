@@ -12,7 +12,7 @@
 
 # What needs no card comes first, then kernels, then the whole backend.
 kernel_tests="read_products_test read_mixture_test read_rows_test read_attention_test step_test"
-tests="pack_test load_test $kernel_tests backend_test small_card_test session_test nano_test engine_test align_test"
+tests="pack_test load_test $kernel_tests backend_test small_card_test session_test session_failure_test nano_test engine_test align_test"
 bench_tests="$kernel_tests load_test backend_test small_card_test session_test"
 test_limit_s=120
 sanitizer_limit_s=90
