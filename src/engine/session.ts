@@ -190,7 +190,7 @@ export class ModelSession {
         continue;
       const reused = await this.#read(loaded, tokens.subarray(0, stop), line.keys, call, advanced);
       reusedTokens ??= reused;
-      this.#keepState(loaded, line, repository !== "" && stop <= baseTokens);
+      this.#keepState(loaded, line, repository !== "");
     }
     const reused = reusedTokens ?? 0;
     return {
