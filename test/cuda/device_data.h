@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <random>
 #include <vector>
 
@@ -184,8 +185,11 @@ inline DeviceStackData upload(const std::vector<HostMatrix>& matrices) {
   const HostMatrix& first = matrices.front();
   std::vector<uint8_t> blocks;
   std::vector<float> scales, offsets;
-  for (const HostMatrix& m : matrices) {
-    const std::vector<uint8_t> b = pack(m);
+  std::vector<std::future<std::vector<uint8_t>>> packed;
+  for (const HostMatrix& m : matrices) packed.push_back(std::async(std::launch::async, [&m] { return pack(m); }));
+  for (size_t i = 0; i < matrices.size(); i++) {
+    const HostMatrix& m = matrices[i];
+    const std::vector<uint8_t> b = packed[i].get();
     const std::vector<float> s = pack_scales(m, m.scales), o = pack_scales(m, m.offsets);
     blocks.insert(blocks.end(), b.begin(), b.end());
     scales.insert(scales.end(), s.begin(), s.end());

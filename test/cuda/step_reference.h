@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <future>
 #include <limits>
 #include <memory>
 
@@ -200,10 +201,16 @@ class StepModel {
     }
     if (!h.dense) add_router(h, d, seed + 9);
     const int count = h.dense ? 1 : c.experts + model_.has_shared, width = h.dense ? c.dense_width : c.expert_width;
-    std::vector<HostMatrix> gate_up, down;
+    std::vector<std::future<HostMlp>> made;  // side by side: a mixture has many numbers
     for (int e = 0; e < count; e++) {
       const uint32_t at = seed + 20 + 3 * static_cast<uint32_t>(e);
-      h.mlps.push_back({matrix(width, c.hidden, at), matrix(width, c.hidden, at + 1), matrix(c.hidden, width, at + 2)});
+      made.push_back(std::async(std::launch::async, [this, &c, width, at] {
+        return HostMlp{matrix(width, c.hidden, at), matrix(width, c.hidden, at + 1), matrix(c.hidden, width, at + 2)};
+      }));
+    }
+    std::vector<HostMatrix> gate_up, down;
+    for (std::future<HostMlp>& mlp : made) {
+      h.mlps.push_back(mlp.get());
       gate_up.push_back(interleave(h.mlps.back().gate, h.mlps.back().up)), down.push_back(h.mlps.back().down);
     }
     d.mlp.gate_up = keep(gate_up), d.mlp.down = keep(down), d.mlp.width = width;

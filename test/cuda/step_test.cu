@@ -171,7 +171,9 @@ TEST("steps of a small model, every format, against double") {
 }
 
 TEST("steps of a small model with keys and values of 8 bits") {
-  const StepModel model(small_config(), {MatrixFormat::kQ8, 64, false, false, RS_KV_Q8}, 3);
+  rs_config c = small_config();
+  c.experts = 16;  // of fewer experts more rows are clear
+  const StepModel model(c, {MatrixFormat::kQ8, 64, false, false, RS_KV_Q8}, 3);
   const PathPointer path = make_path(model);
   for (const std::vector<Part>& parts : layouts()) check_step(*path, model, parts, "8-bit keys");
 }
