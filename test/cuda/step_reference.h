@@ -147,7 +147,7 @@ class StepModel {
       feed_forward(layer, h);
     }
     session.position++;
-    return multiply(lm_head_, rounded_norm(h, final_norm_));
+    return multiply(lm_head_, rounded(normed(h, final_norm_)));
   }
 
  private:
@@ -252,22 +252,13 @@ class StepModel {
     for (double& v : x) v = round_bf16(v);
     return x;
   }
-  double scale_of(const std::vector<double>& x) const {
+  std::vector<double> normed(const std::vector<double>& x, const std::vector<float>& weight) const {
     double sum = 0.0;
     for (double v : x) sum += v * v;
-    return 1.0 / std::sqrt(sum / static_cast<double>(x.size()) + config_.rms_eps);
-  }
-  std::vector<double> normed(const std::vector<double>& x, const std::vector<float>& weight) const {
-    const double scale = scale_of(x);
     std::vector<double> out = x;
-    for (size_t i = 0; i < x.size(); i++) out[i] *= weight[i] * scale;
-    return out;
-  }
-  // As products read it: rounded before the scale, which their results take.
-  std::vector<double> rounded_norm(const std::vector<double>& x, const std::vector<float>& weight) const {
-    const double scale = scale_of(x);
-    std::vector<double> out = x;
-    for (size_t i = 0; i < x.size(); i++) out[i] = round_bf16(x[i] * weight[i]) * scale;
+    for (size_t i = 0; i < x.size(); i++) {
+      out[i] *= weight[i] / std::sqrt(sum / static_cast<double>(x.size()) + config_.rms_eps);
+    }
     return out;
   }
 
@@ -285,7 +276,7 @@ class StepModel {
   }
 
   void attend(const HostLayer& layer, HostSession& session, std::vector<double>& h) const {
-    const std::vector<double> x = rounded_norm(h, layer.input_norm);
+    const std::vector<double> x = rounded(normed(h, layer.input_norm));
     std::vector<double> qkv = multiply(layer.qkv, x), o;
     if (layer.softmax) {
       o = attend_pages(layer, session, qkv);
@@ -435,7 +426,7 @@ class StepModel {
     std::vector<std::pair<int, double>> chosen;
     if (!layer.dense) chosen = route(layer, x);
     if (layer.dense || model_.has_shared) chosen.emplace_back(static_cast<int>(layer.mlps.size()) - 1, 1.0);
-    const std::vector<double> input = rounded_norm(h, layer.post_norm);
+    const std::vector<double> input = rounded(x);
     for (const auto& [e, weight] : chosen) {
       const HostMlp& mlp = layer.mlps[e];
       std::vector<double> gate = multiply(mlp.gate, input);

@@ -75,9 +75,7 @@ __device__ __forceinline__ uint32_t q8_pair(uint32_t word) {
 // Half bytes kPair and kPair + 4 of `word`, minus 8.
 template <int kPair>
 __device__ __forceinline__ uint32_t q4_pair(uint32_t word) {
-  uint32_t wide;  // and, or: one instruction, which the compiler does not find
-  asm("lop3.b32 %0, %1, 0x000f000f, 0x43004300, 0xea;" : "=r"(wide) : "r"(word >> (4 * kPair)));
-  return bf16x2_subtract(wide, 0x43084308u);
+  return bf16x2_subtract(((word >> (4 * kPair)) & 0x000f000fu) | 0x43004300u, 0x43084308u);
 }
 
 // Bytes 2 * kPair and 2 * kPair + 1 of `word`, as e4m3fn. Exponent and mantissa move into bf16's places; the biases

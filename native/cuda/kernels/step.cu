@@ -11,12 +11,10 @@
 namespace ringside::cuda {
 namespace {
 
-// With a smaller ring the inputs of products had better lie in L2, from where they take the rest as L1.
+// With a smaller ring the inputs of products had better lie in L2. They then want the rest as L1: a longer ring than
+// this would gain less than their rows coming from there.
 constexpr int64_t kMinRingBytes = 80 * 1024;
-// Of blocks that copy prepared rows: what memory delivers while a piece is multiplied.
-constexpr int64_t kMinStagedRingBytes = 64 * 1024;
-constexpr int32_t kMaxStepHeads = kStepSums / 8;                          // a norm's sums of eight rows
-constexpr int64_t kLargestPieceBytes = 3 * kSegmentBlocks * kBlockBytes;  // codes, scales and offsets
+constexpr int64_t kLargestPieceBytes = 2 * kStageCodeBytes;  // codes, scales and offsets
 
 int32_t inner_columns(const DeviceModel& model) {
   const rs_config& c = model.config;
@@ -39,10 +37,7 @@ int64_t place(const DeviceModel& model, uint8_t* base, StepShape& shape, DeviceL
   carver.take(shape.qkv, kStepRows * 3 * model.width);
   carver.take(shape.gate, kStepRows * model.width);
   carver.take(shape.mixed, kStepRows * model.width);
-  carver.take(shape.row_scale, kStepRows);
   carver.take(shape.router_sums, 3 * kRouterPieces * kStepRows * c.experts);
-  carver.take(shape.chosen_experts, kStepRows * kMaxStepChosen);
-  carver.take(shape.chosen_weights, kStepRows * kMaxStepChosen);
   carver.take(shape.inner, kStepRows * inner_columns(model));
   carver.take(shape.x, kStepRows * input_columns(model));
   carver.take(shape.rotation, kStepRows * (c.rotary_dim / 2));
@@ -61,8 +56,7 @@ Status check_model(const DeviceModel& model) {
   if (c.heads % c.kv_heads != 0 || c.heads / c.kv_heads > kMaxHeadsOfKv) {
     return refused("heads of a key-value head", "at most " + std::to_string(kMaxHeadsOfKv), c.heads / c.kv_heads);
   }
-  if (c.heads > kMaxStepHeads) return refused("heads", "at most " + std::to_string(kMaxStepHeads), c.heads);
-  if (c.heads % c.norm_groups != 0) return refused("norm groups", "a divisor of the heads", c.norm_groups);
+  if (c.norm_groups > 32) return refused("norm groups", "at most 32", c.norm_groups);
   if (c.experts == 0) return Unit{};
   if (c.experts > kMaxStepExperts || (c.experts > 32 && c.experts % 32 != 0) || c.experts % 16 != 0) {
     return refused("experts", "16, or a multiple of 32 up to " + std::to_string(kMaxStepExperts), c.experts);
@@ -93,9 +87,11 @@ void describe(const DeviceModel& model, StepShape& shape) {
 }
 
 const void* kernel_of(int64_t rows, bool shared) {
-  if (!shared) return reinterpret_cast<const void*>(&step_kernel<4, false, 1>);
-  if (rows == 1) return reinterpret_cast<const void*>(&step_kernel<1, true, 1>);
-  return reinterpret_cast<const void*>(&step_kernel<1, true, 8>);
+  if (shared && rows == 1) return reinterpret_cast<const void*>(&step_kernel<1, true, 1>);
+  if (shared) return reinterpret_cast<const void*>(&step_kernel<1, true, 8>);
+  if (rows <= 8) return reinterpret_cast<const void*>(&step_kernel<1, false, 1>);
+  if (rows <= 16) return reinterpret_cast<const void*>(&step_kernel<2, false, 1>);
+  return reinterpret_cast<const void*>(&step_kernel<4, false, 1>);
 }
 
 }  // namespace
@@ -134,8 +130,11 @@ Status StepPath::create(cudaStream_t stream) {
   RS_CUDA(cudaMemcpyAsync(layers, model_.layers.data(), model_.layers.size() * sizeof(DeviceLayer),
                           cudaMemcpyHostToDevice, stream));
   RS_CUDA(cudaMemsetAsync(shape_.arrivals, 0, 2 * sizeof(uint32_t), stream));
-  for (const auto& [rows, shared] : {std::pair{1, true}, {8, true}, {32, false}}) {
-    RS_CUDA(cudaFuncSetAttribute(kernel_of(rows, shared), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes_));
+  for (const bool shared : {true, false}) {
+    for (const int64_t rows : {1, 8, 16, 32}) {
+      RS_CUDA(
+          cudaFuncSetAttribute(kernel_of(rows, shared), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes_));
+    }
   }
   RS_CUDA(cudaStreamSynchronize(stream));  // the layers were read from the caller's memory
   return Unit{};
@@ -200,20 +199,11 @@ Status StepPath::run(const StepPart* parts, int64_t part_count, const int32_t* t
   const int64_t room = shared_bytes_ - step_control_bytes();
   const bool shared = rows <= 8 && room - scratch_bytes(call, true) >= kMinRingBytes;
   call.scratch_bytes = static_cast<int32_t>(scratch_bytes(call, shared));
-  if (!shared) {
-    const int64_t staged = rows * (std::max(shape_.hidden, shape_.width) + 32) * 2;
-    const int64_t scratch = std::max<int64_t>(call.scratch_bytes, kReductionBytes + (staged + 127) / 128 * 128);
-    if (room - scratch >= kMinStagedRingBytes) {
-      call.staged_values = static_cast<int32_t>(staged / 2), call.scratch_bytes = static_cast<int32_t>(scratch);
-    }
-  }
   const int64_t ring = (room - call.scratch_bytes) / 128 * 128;
   if (ring < kLargestPieceBytes) {
     return refused("shared memory of a block for this step", std::to_string(kLargestPieceBytes), ring);
   }
-  // Long pieces take fewer waits; a short ring has to be asked for more while one is multiplied.
-  call.piece_segments = shared ? 2 : 1;
-  call.ring_bytes = static_cast<int32_t>(shared || call.staged_values > 0 ? ring : std::min(ring, kMinRingBytes));
+  call.ring_bytes = static_cast<int32_t>(shared ? ring : std::min(ring, kMinRingBytes));
   void* arguments[] = {&shape_, &call};
   RS_CUDA(cudaLaunchCooperativeKernel(
       kernel_of(rows, shared), dim3(static_cast<unsigned>(blocks_)), dim3(kStepBlockThreads), arguments,

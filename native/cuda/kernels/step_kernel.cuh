@@ -16,76 +16,54 @@ __device__ __forceinline__ void load_layer(const Step& s, int index) {
   static_assert(sizeof(DeviceLayer) % 8 == 0);
   const uint64_t* from = reinterpret_cast<const uint64_t*>(s.shape().layer + index);
   uint64_t* to = reinterpret_cast<uint64_t*>(&s.control().layer[index % 3]);
-  static_assert(sizeof(DeviceLayer) / 8 <= kStepThreads);
-  const int i = threadIdx.x;
-  if (i < static_cast<int>(sizeof(DeviceLayer) / 8)) to[i] = from[i];
+  for (int i = threadIdx.x; i < static_cast<int>(sizeof(DeviceLayer) / 8); i += kStepThreads) to[i] = from[i];
 }
 
 // The vectors of a layer, which every block reads and nobody has waited for: to L2.
-__device__ __forceinline__ void hint_vectors(const Step& s) {
+__device__ __forceinline__ void hint_vectors(const Step& s, const Fetch& fetch) {
   const DeviceLayer& layer = s.layer();
   const uint32_t hidden = s.shape().hidden * 4, head = kHeadDim * 4;
-  Fetch::hint(layer.input_norm, hidden);
-  Fetch::hint(layer.post_attention_norm, hidden);
-  Fetch::hint(layer.query_norm, head);
-  Fetch::hint(layer.key_norm, head);
-  if (!layer.is_softmax) Fetch::hint(layer.output_norm, s.shape().width * 4);
-  if (!layer.is_dense && layer.expert_bias != nullptr) Fetch::hint(layer.expert_bias, s.shape().experts * 4);
+  fetch.hint(layer.input_norm, hidden);
+  fetch.hint(layer.post_attention_norm, hidden);
+  fetch.hint(layer.query_norm, head);
+  fetch.hint(layer.key_norm, head);
+  if (!layer.is_softmax) fetch.hint(layer.output_norm, s.shape().width * 4);
+  if (!layer.is_dense && layer.expert_bias != nullptr) fetch.hint(layer.expert_bias, s.shape().experts * 4);
 }
 
-// Asks for what comes behind the experts: memory would rest until they are chosen.
-__device__ __forceinline__ void hint_next_layer(Step s) {
-  const int layer = s.layer_index++;
-  if (s.layer_index < s.shape().layers) {
-    if (s.block == layer && (threadIdx.x & 31) == 0) hint_vectors(s);
-    hint_units(s, Work::kQkv, 32);
-  } else if (s.call().wanted != 0) {
-    hint_units(s, Work::kHead, kHeadHintUnits);
-  }
-}
-
-// The phase behind `work`; at the end of a layer `s` goes on to the next one. kNone is behind the last.
-__device__ __forceinline__ Work next_work(Step& s, Work work) {
-  const bool is_dense = s.layer().is_dense != 0;
-  switch (work) {
-    case Work::kQkv:
-      return Work::kDense;
-    case Work::kDense:
-      return is_dense ? Work::kDenseInner : Work::kRouter;
-    case Work::kRouter:
-      return Work::kExpertInner;
-    case Work::kExpertInner:
-      return Work::kExpertDown;
-    case Work::kDenseInner:
-      return Work::kDenseDown;
-    case Work::kHead:
-      return Work::kNone;
-    default:
-      if (++s.layer_index < s.shape().layers) return Work::kQkv;
-      return s.call().wanted != 0 ? Work::kHead : Work::kNone;
-  }
-}
-
-// The fetching warp. One copy of the code for all phases, as on the other side: what a layer runs has to fit the caches
-// of instructions, or it comes from memory through the same queues as the weights.
+// The fetching warp.
 __device__ __forceinline__ void fetch_step(Step s) {
   Fetch fetch(s);
-  for (Work work = Work::kQkv; work != Work::kNone; work = next_work(s, work)) {
-    const bool chooses = work == Work::kExpertInner;
-    const uint32_t parity = s.layer_index & 1;
-    if (chooses) hint_next_layer(s);
-    fetch_units(s, work, chooses, parity, fetch);
-    if (work == Work::kDenseDown) mbarrier_wait(&s.control().routed, parity);
+  for (int l = 0; l < s.shape().layers; ++l) {
+    s.layer_index = l;
+    const bool is_dense = s.layer().is_dense != 0;
+    fetch_units(s, Work::kQkv, fetch);
+    fetch_units(s, Work::kDense, fetch);
+    if (is_dense) {
+      fetch_units(s, Work::kDenseInner, fetch);
+      fetch_units(s, Work::kDenseDown, fetch);
+    } else {
+      fetch_units(s, Work::kRouter, fetch);
+      // Memory would rest until the experts are chosen.
+      if (l + 1 < s.shape().layers) {
+        s.layer_index = l + 1;
+        if (s.block == l) hint_vectors(s, fetch);
+        hint_units(s, Work::kQkv, s.shape().hidden, fetch);
+        s.layer_index = l;
+      } else if (s.call().wanted != 0) {
+        hint_units(s, Work::kHead, kHeadHintUnits, fetch);
+      }
+    }
+    mbarrier_wait(&s.control().routed, l & 1);
+    if (!is_dense) {
+      fetch_units(s, Work::kExpertInner, fetch);
+      fetch_units(s, Work::kExpertDown, fetch);
+    }
   }
-}
-
-// Whether a phase's inputs are those of norm_step_rows, still to be scaled.
-__device__ __forceinline__ bool reads_norm(Work work) {
-  return work != Work::kDense && work != Work::kExpertDown && work != Work::kDenseDown;
+  if (s.call().wanted != 0) fetch_units(s, Work::kHead, fetch);
 }
 
 // Puts a product's two outputs where the next phase looks for them.
-template <bool kOneRow>
 struct Finish {
   const Step& s;
   Work work;
@@ -106,19 +84,20 @@ struct Finish {
       put_inner(row, s.shape().chosen * s.shape().expert_width + (number - units) * 8 + o, 1.0f, low, high);
       return;
     }
-    float* to = s.shape().router_sums + (static_cast<int64_t>(row) * units + number) * 16 + o;
+    const int tiles = s.shape().experts / 16;
+    float* to = s.shape().router_sums +
+                (static_cast<int64_t>(number / tiles) * s.call().rows + row) * s.shape().experts + number % tiles * 16 +
+                o;
     to[0] = low;
     to[8] = high;
   }
   __device__ void finish_expert(int number, int row, int o, float gate, float up) const {
-    const uint32_t tiles = inner_tiles(s), place = static_cast<uint32_t>(number) / tiles;
-    if (kOneRow) return put_inner(row, number * 8 + o, s.control().weight[row][place], gate, up);
-    const int expert = s.control().listed[place];
-    int slot = 0;
+    const int tiles = inner_tiles(s), expert = s.control().listed[number / tiles];
+    if ((s.control().expert_rows[expert] >> row & 1) == 0) return;
+    int slot = s.call().rows == 1 ? number / tiles : 0;
     while (s.control().chosen[row][slot] != expert) ++slot;
     // The expert's weight goes into its input of down: the sum over slots is then one product.
-    put_inner(row, slot * s.shape().expert_width + (number - static_cast<int>(place * tiles)) * 8 + o,
-              s.control().weight[row][slot], gate, up);
+    put_inner(row, slot * s.shape().expert_width + number % tiles * 8 + o, s.control().weight[row][slot], gate, up);
   }
   __device__ void finish_qkv(int number, int row, int o, float low, float high) const {
     const int tiles = s.layer().qkv.rows / 16;
@@ -136,7 +115,6 @@ struct Finish {
   }
 
   __device__ void operator()(int number, int row, int o, float low, float high) const {
-    if (reads_norm(work)) low *= s.control().row_scale[row], high *= s.control().row_scale[row];
     switch (work) {
       case Work::kQkv:
         return finish_qkv(number, row, o, low, high);
@@ -161,120 +139,112 @@ class Multiply {
  public:
   static constexpr bool kOneRow = kShared && kAtOnce == 1;  // as the host chooses
 
-  // One loop, so that each phase's code is there once and nothing is handed over in memory.
-  __device__ __forceinline__ static void run(Step s) {
-    Taker taker;
-    begin_rows(s);
-    arrive(s, false);
-    for (Work work = Work::kQkv; work != Work::kNone; work = next_work(s, work)) {
-      prepare(s, work);
-      const bool stages = !kShared && work == Work::kExpertDown && StagedTerms::fits(s, s.call().staged_values);
-      const bool one_warp = multiply_units<kTiles, kShared, kOneRow>(
-          s, work, inputs(s, work), stages ? room(s) : nullptr, s.scratch(), taker, Finish<kOneRow>{s, work});
-      arrive(s, one_warp);
+  __device__ explicit Multiply(const Step& s)
+      : s_(s),
+        x_(kShared ? reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(s.scratch()) + kReductionBytes) : s.shape().x),
+        // In shared memory rows are shifted by half the banks, so that lanes of two rows do not meet.
+        stride_(kShared ? s.shape().x_columns + 32 : s.shape().x_columns),
+        barrier_(s.shape().arrivals, s.blocks) {}
+
+  __device__ void run() {
+    begin_rows(s_);
+    meet();
+    for (int l = 0; l < s_.shape().layers; ++l) {
+      s_.layer_index = l;
+      norm(s_.layer().input_norm, false);
+      attend();
+      norm(s_.layer().post_attention_norm, s_.layer().is_dense == 0);
+      feed_forward();
+      meet();
     }
-    leave_grid(s);
+    if (s_.call().wanted != 0) {
+      norm(s_.shape().final_norm, false);
+      multiply(Work::kHead);
+    }
+    stamp();
+    barrier_.leave();
   }
 
  private:
+  __device__ void stamp() {
+    if (s_.call().stamps != nullptr && s_.block == 0 && threadIdx.x == 0) s_.call().stamps[phase_] = clock64();
+    phase_++;
+  }
+  __device__ __noinline__ void meet() {
+    stamp();
+    barrier_.wait();
+    stamp();
+  }
+
   // Rows that this block prepares, and where.
-  __device__ static int first_prepared(const Step& s) { return kShared ? 0 : min(s.block, s.call().rows - 1); }
-  __device__ static int prepared(const Step& s) { return kShared ? s.call().rows : s.block < s.call().rows ? 1 : 0; }
-  __device__ static bf16* room(const Step& s) {
-    return reinterpret_cast<bf16*>(reinterpret_cast<uint8_t*>(s.scratch()) + kReductionBytes);
-  }
-  __device__ static bf16* x(const Step& s) { return kShared ? room(s) : s.shape().x; }
-  // In shared memory rows are shifted by half the banks, so that lanes of two rows do not meet.
-  __device__ static int stride(const Step& s) { return kShared ? s.shape().x_columns + 32 : s.shape().x_columns; }
-  __device__ static bf16* prepared_rows(const Step& s) {
-    return x(s) + (kShared ? 0 : first_prepared(s) * static_cast<int64_t>(stride(s)));
+  __device__ int first_prepared() const { return kShared ? 0 : min(s_.block, s_.call().rows - 1); }
+  __device__ int prepared() const { return kShared ? s_.call().rows : s_.block < s_.call().rows ? 1 : 0; }
+  __device__ bf16* prepared_rows() const { return x_ + first_prepared() * (kShared ? 0 : stride_); }
+  __device__ void share_inputs() {
+    if (!kShared) meet();
   }
 
-  __device__ static bool are_staged(const Step& s, int columns) {
-    return !kShared && s.call().rows * (columns + 32) <= s.call().staged_values;
+  __device__ __noinline__ void norm(const float* weight, bool split) {
+    norm_step_rows<kAtOnce>(s_.shape().residual, weight, s_.shape().eps, s_.shape().hidden, first_prepared(),
+                            prepared(), split, prepared_rows(), stride_, s_.control().sums);
+    share_inputs();
   }
-  // After rows of `columns` were prepared: copies them into shared memory, if other blocks did it and there is room.
-  __device__ __forceinline__ static void share_inputs(const Step& s, int columns) {
-    if constexpr (!kShared) {
-      arrive(s, false);
-      wait(s);
-      const int rows = s.call().rows;
-      if (static_cast<int>(threadIdx.x) < rows) s.control().row_scale[threadIdx.x] = s.shape().row_scale[threadIdx.x];
-      if (!are_staged(s, columns)) return;
-      stage_rows(x(s), stride(s), rows, columns, room(s), columns + 32);
-      cp_async_wait<0>();
+
+  __device__ void attend() {
+    const bool is_softmax = s_.layer().is_softmax != 0;
+    if (!is_softmax) hint_linear_attention(s_);
+    multiply(Work::kQkv);
+    meet();
+    if (is_softmax) {
+      attend_pages<kOneRow ? 1 : kMaxQueryTiles>(s_, s_.scratch());
+      meet();
+      merge_pages(s_, s_.scratch());
+      meet();
+      round_step_rows(s_, first_prepared(), prepared(), prepared_rows(), stride_);
+    } else {
+      linear_attention(s_, s_.scratch());
+      meet();
+      gate_step_rows<kAtOnce == 1>(s_, first_prepared(), prepared(), prepared_rows(), stride_, s_.control().sums);
+    }
+    share_inputs();
+    multiply(Work::kDense);
+    meet();
+  }
+
+  __device__ void feed_forward() {
+    const StepShape& shape = s_.shape();
+    const bool is_dense = s_.layer().is_dense != 0;
+    multiply(is_dense ? Work::kDenseInner : Work::kRouter);
+    meet();
+    load_layer(s_, s_.layer_index + 2);
+    if (is_dense) {
       step_sync();
-    }
-  }
-
-  // Waits for the phase before and makes the input of this one.
-  __device__ __forceinline__ static void prepare(const Step& s, Work work) {
-    if (work == Work::kDense) {
-      attend(s);
-    } else if (work == Work::kExpertInner) {
-      load_layer(s, s.layer_index + 2);
-      wait(s);
-      kOneRow ? route_row(s) : route_rows(s);
-    } else if (work == Work::kExpertDown || work == Work::kDenseDown) {
-      copy_inner(s, work == Work::kDenseDown);
+      if (threadIdx.x == 0) mbarrier_arrive(&s_.control().routed);
     } else {
-      norm(s, work);
+      kOneRow ? route_row(s_) : route_rows(s_);
+      multiply(Work::kExpertInner);
+      meet();
     }
-  }
-
-  __device__ __forceinline__ static void norm(const Step& s, Work work) {
-    const bool is_first = work == Work::kQkv;
-    const float* weight = work == Work::kHead ? s.shape().final_norm
-                          : is_first          ? s.layer().input_norm
-                                              : s.layer().post_attention_norm;
-    if (is_first && !s.layer().is_softmax) hint_linear_attention(s);
-    const NormWeights weights(weight, s.shape().hidden);
-    wait(s);
-    norm_step_rows<kAtOnce>(s.shape().residual, weights, weight, s.shape().eps, s.shape().hidden, first_prepared(s),
-                            prepared(s), work == Work::kRouter, prepared_rows(s), stride(s), s.control().sums,
-                            kShared ? s.control().row_scale : s.shape().row_scale);
-    share_inputs(s, s.shape().hidden);
-  }
-
-  __device__ __forceinline__ static void attend(const Step& s) {
-    if (s.layer().is_softmax) {
-      wait(s);
-      attend_pages<kOneRow ? 1 : kMaxQueryTiles>(s, s.scratch());
-      arrive(s, false);
-      wait(s);
-      merge_pages(s, s.scratch());
-      arrive(s, false);
-      wait(s);
-      round_step_rows(s, first_prepared(s), prepared(s), prepared_rows(s), stride(s));
-    } else {
-      const bool one_warp = linear_attention(s, s.scratch(), [&] { wait(s); });
-      arrive(s, one_warp);
-      const GateInputs held(s, first_prepared(s));
-      wait(s);
-      gate_step_rows(s, held, first_prepared(s), prepared(s), prepared_rows(s), stride(s), s.control().sums);
+    if (kShared) {
+      const int columns = is_dense ? shape.dense_width : (shape.chosen + shape.has_shared) * shape.expert_width;
+      copy_inner_rows<kOneRow>(s_, columns, x_, stride_);
     }
-    share_inputs(s, s.shape().width);
+    multiply(is_dense ? Work::kDenseDown : Work::kExpertDown, true);
   }
 
-  __device__ __forceinline__ static void copy_inner(const Step& s, bool is_dense) {
-    if (is_dense) load_layer(s, s.layer_index + 2);
-    wait(s);
-    if (is_dense) mbarrier_arrive(&s.control().routed);
-    if (!kShared) return;
-    const int columns =
-        is_dense ? s.shape().dense_width : (s.shape().chosen + s.shape().has_shared) * s.shape().expert_width;
-    copy_inner_rows<kOneRow>(s, columns, x(s), stride(s));
+  // One copy of the code for all phases: the kernel must fit the instruction caches.
+  __device__ __noinline__ void multiply(Work work, bool reads_inner = false) {
+    Inputs x = {x_, stride_};
+    if (!kShared && reads_inner) x = {s_.shape().inner, s_.shape().inner_columns};
+    multiply_units<kTiles, kShared, kOneRow>(s_, work, x, s_.scratch(), taker_, Finish{s_, work});
   }
 
-  // Where a phase's products find their inputs.
-  __device__ static Inputs inputs(const Step& s, Work work) {
-    if (kShared) return {x(s), stride(s)};
-    if (work == Work::kDenseDown || work == Work::kExpertDown) return {s.shape().inner, s.shape().inner_columns};
-    const int columns = work == Work::kDense ? s.shape().width : s.shape().hidden;
-    // The router reads what rounding took away as well.
-    if (work != Work::kRouter && are_staged(s, columns)) return {room(s), columns + 32};
-    return {x(s), stride(s)};
-  }
+  Step s_;
+  bf16* x_;
+  int64_t stride_;
+  Taker taker_;
+  GridBarrier barrier_;
+  int phase_ = 0;
 };
 
 template <class T>
@@ -297,9 +267,7 @@ __global__ void __launch_bounds__(kStepBlockThreads, 1)
       mbarrier_init(&control.full[i], full_arrivals());
       mbarrier_init(&control.empty[i], kStepWarps);
     }
-    mbarrier_init(&control.routed, kStepThreads);
-    control.arrivals_wanted = control.stamp_count = 0;
-    control.listed_count = call.rows == 1 ? shape.chosen : 0;  // the only row's experts are as many as places
+    mbarrier_init(&control.routed, 1);
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
@@ -319,7 +287,7 @@ __global__ void __launch_bounds__(kStepBlockThreads, 1)
   if (threadIdx.x >= kStepThreads) {
     fetch_step(s);
   } else {
-    Multiply<kTiles, kShared, kAtOnce>::run(s);
+    Multiply<kTiles, kShared, kAtOnce>(s).run();
   }
 }
 

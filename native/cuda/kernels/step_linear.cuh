@@ -29,11 +29,9 @@ struct LinearUnit {
 
 __device__ __forceinline__ LinearUnit linear_unit(const Step& s, int number, float* scratch) {
   LinearUnit u;
-  int part = 0;
-  for (const int units = s.shape().heads * kStateSlices; number >= units; number -= units) part++;
   u.slice = number % kStateSlices;
-  u.head = number / kStateSlices;
-  u.part = &s.call().parts[part];
+  u.head = number / kStateSlices % s.shape().heads;
+  u.part = &s.call().parts[number / kStateSlices / s.shape().heads];
   u.local = static_cast<int32_t>(u.part->session.position % kChunkTokens);
   u.rows = u.part->rows;
   u.state_head = static_cast<int64_t>(s.layer().kind_index) * s.shape().heads + u.head;
@@ -51,25 +49,19 @@ __device__ __forceinline__ void norm_and_rotate(const Step& s, const float* from
                                                 float factor, bool with_silu, float* out) {
   const int lane = threadIdx.x & 31, half = s.shape().rotary_half;
   float4 v = load_float4(from + lane * 4);
-  float2 turn[2] = {};  // rotary_half is at most 64
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (lane + 32 * i < half) turn[i] = s.shape().rotation[row * half + lane + 32 * i];
-  }
   if (with_silu) v = {silu(v.x), silu(v.y), silu(v.z), silu(v.w)};
   const float4 w = load_float4(weight + lane * 4);
   const float sum = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
-  const float scale = factor * rsqrtf(sum / static_cast<float>(kHeadDim) + s.shape().eps);
+  const float scale = factor / sqrtf(sum / static_cast<float>(kHeadDim) + s.shape().eps);
   *reinterpret_cast<float4*>(out + lane * 4) = {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z,
                                                 v.w * scale * w.w};
   __syncwarp();
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int j = lane + 32 * i;
-    if (j >= half) continue;
+#pragma unroll 1
+  for (int j = lane; j < half; j += 32) {
+    const float2 turn = s.shape().rotation[row * half + j];
     const float low = out[j], high = out[j + half];
-    out[j] = low * turn[i].x - high * turn[i].y;
-    out[j + half] = high * turn[i].x + low * turn[i].y;
+    out[j] = low * turn.x - high * turn.y;
+    out[j + half] = high * turn.x + low * turn.y;
   }
   __syncwarp();
 }
@@ -91,8 +83,7 @@ __device__ __forceinline__ void new_linear_rows(const Step& s, const LinearUnit&
     norm_and_rotate(s, from + width, row, s.layer().key_norm, 1.0f, with_silu, k);
     if (u.slice == 0) *reinterpret_cast<float4*>(u.open_k(u.local + r) + lane * 4) = load_float4(k + lane * 4);
   }
-  // One row's q and k are the first two warps'.
-  for (int i = threadIdx.x ^ 64; i < u.rows * kSliceColumns; i += kStepThreads) {
+  for (int i = threadIdx.x; i < u.rows * kSliceColumns; i += kStepThreads) {
     const int r = i / kSliceColumns, c = u.slice * kSliceColumns + i % kSliceColumns;
     const float v =
         s.shape().qkv[static_cast<int64_t>(u.part->first_row + r) * 3 * width + 2 * width + u.head * kHeadDim + c];
@@ -167,51 +158,24 @@ __device__ __forceinline__ void hint_linear_attention(const Step& s) {
   }
 }
 
-// What a thread reads of a unit that was there before the step: rows g and g + 64 of S, and row g of the open chunk,
-// four columns of the slice and (of k) a quarter.
-struct LinearMemory {
-  float4 s0, s1, v, k[8];
-
-  __device__ void load_keys(const LinearUnit& u) {
-    const int g = threadIdx.x / 4, c = threadIdx.x % 4 * 4;
-#pragma unroll
-    for (int m = 0; m < 8; ++m) {
-      k[m] = g < u.local ? load_float4(u.open_k(g) + 16 * m + c) : float4{0.0f, 0.0f, 0.0f, 0.0f};
-    }
-  }
-  __device__ void load_values(const LinearUnit& u) {
-    const int g = threadIdx.x / 4, column = u.slice * kSliceColumns + threadIdx.x % 4 * 4;
-    s0 = load_float4(u.state() + g * kHeadDim + column);
-    s1 = load_float4(u.state() + (g + 64) * kHeadDim + column);
-    v = g < u.local ? load_float4(u.open_v(g) + column) : float4{0.0f, 0.0f, 0.0f, 0.0f};
-  }
-};
-
-// `wait` comes back when q, k and v are there; what does not depend on them is asked for before, and of the next unit
-// as soon as there is room for it. True if the first warp wrote all that other blocks will read.
-template <class Wait>
-__device__ __forceinline__ bool linear_attention(const Step& s, float* scratch, const Wait& wait) {
-  bool one_warp = true;
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = threadIdx.x / 4, c = threadIdx.x % 4 * 4;
-  const int units = linear_units(s);
-  LinearMemory memory{};
-  if (s.block < units) {
-    const LinearUnit u = linear_unit(s, s.block, scratch);
-    memory.load_values(u);
-    memory.load_keys(u);
-  }
-  wait();
-  for (int number = s.block; number < units; number += s.blocks) {
+__device__ __forceinline__ void linear_attention(const Step& s, float* scratch) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  for (int number = s.block; number < linear_units(s); number += s.blocks) {
     const LinearUnit u = linear_unit(s, number, scratch);
-    const bool has_next = number + s.blocks < units;
-    const LinearUnit next = has_next ? linear_unit(s, number + s.blocks, scratch) : u;
+    // Thread: rows g and g + 64 of S and row g of the open chunk, four columns; these loads wait for nobody.
+    const int g = threadIdx.x / 4, c = threadIdx.x % 4 * 4, column = u.slice * kSliceColumns + c;
+    const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+    const float4 s0 = load_float4(u.state() + g * kHeadDim + column);
+    const float4 s1 = load_float4(u.state() + (g + 64) * kHeadDim + column);
+    float4 v = g < u.local ? load_float4(u.open_v(g) + column) : zero;
+    float4 old[8];
+#pragma unroll
+    for (int m = 0; m < 8; ++m) old[m] = g < u.local ? load_float4(u.open_k(g) + 16 * m + c) : zero;
     new_linear_rows(s, u);
     step_sync();
-    if (g >= u.local && g - u.local < u.rows) memory.v = load_float4(u.v + (g - u.local) * kSliceColumns + c);
-    score_linear_rows(u, memory.k);
-    if (has_next) memory.load_keys(next);
+    if (g >= u.local && g - u.local < u.rows) v = load_float4(u.v + (g - u.local) * kSliceColumns + c);
+    score_linear_rows(u, old);
     step_sync();
-    const float4 s0 = memory.s0, s1 = memory.s1, v = memory.v;
     for (int r = 0; r < u.rows; ++r) {
       const float q0 = u.q[r * kHeadDim + g], q1 = u.q[r * kHeadDim + g + 64];
       const float decay = expf(-u.slope * static_cast<float>(u.local + r + 1)), score = u.score[r * kChunkTokens + g];
@@ -227,7 +191,6 @@ __device__ __forceinline__ bool linear_attention(const Step& s, float* scratch, 
                                                                                                         o[2], o[3]};
       }
     }
-    if (has_next) memory.load_values(next);
     step_sync();
     for (int i = threadIdx.x; i < u.rows * kSliceColumns; i += kStepThreads) {
       const int r = i / kSliceColumns, at = i % kSliceColumns;
@@ -238,10 +201,8 @@ __device__ __forceinline__ bool linear_attention(const Step& s, float* scratch, 
                       u.slice * kSliceColumns + at] = sum;
     }
     if (u.local + u.rows == kChunkTokens && u.part->next_s != nullptr) complete_chunk(u);
-    one_warp = one_warp && u.rows * kSliceColumns <= 32;
-    if (has_next) step_sync();
+    step_sync();
   }
-  return one_warp;
 }
 
 #endif  // __CUDACC__

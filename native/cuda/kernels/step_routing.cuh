@@ -44,96 +44,95 @@ __device__ __forceinline__ void keep_best_groups(const StepShape& shape, int per
   for (int i = 0; i < kLaneExperts; ++i) c[i] = -INFINITY;
 }
 
-// A row's scores, and what experts are chosen by, to shared memory: logits are added up from the router's pieces in
-// their order.
-__device__ __forceinline__ void score_experts(const Step& s, int row, float* scores, float* choices) {
-  constexpr int kMostPieces = 3 * kRouterPieces;
+// Scores of `count` rows from `first`, and what experts are chosen by, to shared memory: logits are added up from the
+// router's pieces in their order.
+template <bool kOneRow>
+__device__ __forceinline__ void score_experts(const Step& s, int first, int count, float* scores, float* choices) {
   const int experts = s.shape().experts, pieces = router_parts(s) * kRouterPieces;
+  const int64_t stride = static_cast<int64_t>(s.call().rows) * experts;
   const float* bias = s.layer().expert_bias;
-  for (int e = threadIdx.x; e < experts; e += kStepThreads) {
-    const float* from = s.shape().router_sums + static_cast<int64_t>(row) * pieces * experts + e;
-    const float added = bias != nullptr ? bias[e] : 0.0f;
-    float part[kMostPieces], sum = 0.0f;
-#pragma unroll
-    for (int p = 0; p < kMostPieces; ++p) part[p] = p < pieces ? from[p * experts] : 0.0f;
-#pragma unroll
-    for (int p = 0; p < kMostPieces; ++p) sum += part[p];
+  for (int i = threadIdx.x; i < count * experts; i += kStepThreads) {
+    const float* from = s.shape().router_sums + static_cast<int64_t>(first) * experts + i;
+    const float added = bias != nullptr ? bias[kOneRow ? i : i % experts] : 0.0f;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int p = 0; p < pieces; ++p) sum += from[p * stride];
     const float score = sigmoid(sum);
-    scores[e] = score;
-    choices[e] = isnan(score) ? -INFINITY : score + added;  // not a number: a broken model must not break the choice
+    scores[i] = score;
+    choices[i] = isnan(score) ? -INFINITY : score + added;  // not a number: a broken model must not break the choice
   }
 }
 
-// One warp: a row's experts, ascending, and their weights.
-__device__ __forceinline__ void choose_experts(const Step& s, const float* scores, const float* choices,
-                                               int16_t* chosen, float* weights) {
+// One warp, one row: its experts, ascending, and their weights.
+__device__ __forceinline__ void choose_experts(const Step& s, int row, const float* scores, const float* choices) {
   const StepShape& shape = s.shape();
   const int lane = threadIdx.x & 31, experts = shape.experts, per_lane = max(experts / 32, 1);
-  float c[kLaneExperts];
+  float score[kLaneExperts], c[kLaneExperts];
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
     const int expert = lane * per_lane + i;
-    c[i] = i < per_lane && expert < experts ? choices[expert] : -INFINITY;
+    const bool is_one = i < per_lane && expert < experts;
+    score[i] = is_one ? scores[expert] : 0.0f;
+    c[i] = is_one ? choices[expert] : -INFINITY;
   }
   keep_best_groups(shape, per_lane, c);
 
-  uint32_t key[kLaneExperts];  // 0: no expert, or taken
+  uint32_t taken = 0, key[kLaneExperts];  // 0: no expert, or taken
 #pragma unroll
   for (int i = 0; i < kLaneExperts; ++i) {
     key[i] = i < per_lane && lane * per_lane + i < experts ? ordered_bits(c[i]) : 0u;
   }
-  int mine = 0;  // of lane k the k-th best
   for (int k = 0; k < shape.chosen; ++k) {
     uint32_t best = 0;
 #pragma unroll
     for (int i = 0; i < kLaneExperts; ++i) best = max(best, key[i]);
     const uint32_t most = __reduce_max_sync(0xffffffffu, best);
     // Of equals the first one.
-    const int owner = __ffs(static_cast<int>(__ballot_sync(0xffffffffu, best == most))) - 1;
-    int first = 0;
+    if (lane != __ffs(static_cast<int>(__ballot_sync(0xffffffffu, best == most))) - 1) continue;
+    uint32_t first = 0;
 #pragma unroll
     for (int i = kLaneExperts - 1; i >= 0; --i) first = key[i] == most ? i : first;
+    taken |= 1u << first;
 #pragma unroll
-    for (int i = 0; i < kLaneExperts; ++i) key[i] = lane == owner && first == i ? 0u : key[i];
-    const int expert = __shfl_sync(0xffffffffu, lane * per_lane + first, owner);
-    mine = lane == k ? expert : mine;
+    for (int i = 0; i < kLaneExperts; ++i) key[i] = first == static_cast<uint32_t>(i) ? 0u : key[i];
   }
 
-  const float score = lane < shape.chosen ? scores[mine] : 0.0f;
-  const float sum = warp_sum(score) + 1e-20f;
-  int slot = 0;
-  for (int k = 0; k < shape.chosen; ++k) slot += __shfl_sync(0xffffffffu, mine, k) < mine ? 1 : 0;
-  if (lane >= shape.chosen) return;
-  chosen[slot] = static_cast<int16_t>(mine);
-  weights[slot] = __fdividef(score, sum) * shape.routed_scale;
+  float sum = 0.0f;
+  int count = __popc(taken), before = count;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) sum += taken >> i & 1 ? score[i] : 0.0f;
+  sum = warp_sum(sum) + 1e-20f;
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(0xffffffffu, before, step);
+    if (lane >= step) before += other;
+  }
+  before -= count;
+#pragma unroll
+  for (int i = 0; i < kLaneExperts; ++i) {
+    if ((taken >> i & 1) == 0) continue;
+    const int slot = before + __popc(taken & ((1u << i) - 1));
+    s.control().chosen[row][slot] = static_cast<int16_t>(lane * per_lane + i);
+    s.control().weight[row][slot] = score[i] / sum * shape.routed_scale;
+  }
 }
 
-// Chooses for all rows and lists the experts of all of them, ascending, with their rows. A row is one block's: every
-// block would take longer for all of them than for another barrier.
+// Chooses for all rows and lists the experts of all of them, ascending, with their rows.
 __device__ __forceinline__ void route_rows(const Step& s) {
   StepControl& control = s.control();
   const int rows = s.call().rows, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, experts = s.shape().experts;
-  static_assert(2 * kMaxStepExperts * 4 <= kReductionBytes);
-  float* choices = s.scratch() + experts;
-  for (int row = s.block; row < rows; row += s.blocks) {
-    score_experts(s, row, s.scratch(), choices);
+  static_assert(2 * kStepWarps * kMaxStepExperts * 4 <= kReductionBytes);
+  float* choices = s.scratch() + kStepWarps * experts;
+  for (int e = threadIdx.x; e < experts; e += kStepThreads) control.expert_rows[e] = 0;
+  for (int first = 0; first < rows; first += kStepWarps) {
+    score_experts<false>(s, first, min(kStepWarps, rows - first), s.scratch(), choices);
     step_sync();
-    if (warp == 0) {
-      choose_experts(s, s.scratch(), choices, s.shape().chosen_experts + row * kMaxStepChosen,
-                     s.shape().chosen_weights + row * kMaxStepChosen);
-    }
+    if (first + warp < rows) choose_experts(s, first + warp, s.scratch() + warp * experts, choices + warp * experts);
     step_sync();
   }
-  arrive(s, true);
-  for (int e = threadIdx.x; e < experts; e += kStepThreads) control.expert_rows[e] = 0;
-  wait(s);
-  for (int i = threadIdx.x; i < rows * kMaxStepChosen; i += kStepThreads) {
-    const int row = i / kMaxStepChosen, slot = i % kMaxStepChosen;
-    if (slot >= s.shape().chosen) continue;
-    const int16_t expert = s.shape().chosen_experts[i];
-    control.chosen[row][slot] = expert;
-    control.weight[row][slot] = s.shape().chosen_weights[i];
-    atomicOr(&control.expert_rows[expert], 1u << row);
+  step_sync();
+  for (int i = threadIdx.x; i < rows * s.shape().chosen; i += kStepThreads) {
+    const int row = i / s.shape().chosen;
+    atomicOr(&control.expert_rows[control.chosen[row][i % s.shape().chosen]], 1u << row);
   }
   step_sync();
   if (warp == 0) {
@@ -146,8 +145,9 @@ __device__ __forceinline__ void route_rows(const Step& s) {
       count += __popc(mask);
     }
     if (lane == 0) control.listed_count = count;
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(&control.routed);
   }
-  mbarrier_arrive(&control.routed);
   step_sync();
 }
 
@@ -155,18 +155,20 @@ __device__ __forceinline__ void route_rows(const Step& s) {
 __device__ __forceinline__ void route_row(const Step& s) {
   StepControl& control = s.control();
   const int lane = threadIdx.x & 31, experts = s.shape().experts;
-  score_experts(s, 0, s.scratch(), s.scratch() + experts);
+  score_experts<true>(s, 0, 1, s.scratch(), s.scratch() + experts);
   step_sync();
   if (threadIdx.x < 32) {
-    choose_experts(s, s.scratch(), s.scratch() + experts, control.chosen[0], control.weight[0]);
+    choose_experts(s, 0, s.scratch(), s.scratch() + experts);
     __syncwarp();
     if (lane < s.shape().chosen) {
       const int16_t expert = control.chosen[0][lane];
       control.listed[lane] = expert;
       control.expert_rows[expert] = 1;
     }
+    if (lane == 0) control.listed_count = s.shape().chosen;
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(&control.routed);
   }
-  mbarrier_arrive(&control.routed);
   step_sync();
 }
 

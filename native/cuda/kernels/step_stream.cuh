@@ -73,9 +73,10 @@ class Fetch {
 #endif
   }
 
-  // Opens a piece of `bytes`, a multiple of 16; copies of all its bytes follow, then close().
-  __device__ void open(uint32_t bytes) {
-    const uint32_t footprint = (bytes + 127) / 128 * 128;
+  // Opens a piece of `bytes`, a multiple of 16; copies of all its bytes follow, then close(). `room`: what it may grow
+  // to in the ring when its reader adds to it.
+  __device__ void open(uint32_t bytes, uint32_t room = 0) {
+    const uint32_t footprint = (max(bytes, room) + 127) / 128 * 128;
     uint32_t lost = 0;  // the end of the ring, where the piece does not fit
     bool wraps = false;
     for (;;) {
@@ -98,11 +99,10 @@ class Fetch {
       control().stage_offset[slot] = at_;
       control().stage_footprint[slot] = footprint + lost;
 #if __CUDA_ARCH__ >= 900
-      if (bytes != 0)
-        asm volatile(
-            "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&control().full[slot])),
-            "r"(bytes)
-            : "memory");
+      asm volatile(
+          "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&control().full[slot])),
+          "r"(bytes)
+          : "memory");
 #endif
     }
     __syncwarp();
@@ -114,6 +114,7 @@ class Fetch {
     __syncwarp();
   }
 
+  __device__ void skip(uint32_t bytes) { at_ += bytes; }
   // All lanes know `bytes`, and lane `owner` where they come from.
   __device__ void copy(const void* from, uint32_t bytes, uint32_t owner = 0) {
     if (bytes == 0) return;
@@ -146,13 +147,17 @@ class Fetch {
     next_++;
   }
 
-  // Asks for bytes that will be copied later, so that they come from L2 then. Each lane for its own.
-  __device__ static void hint(const void* from, uint32_t bytes) {
+  // Asks for bytes that will be copied later, so that they come from L2 then.
+  __device__ void hint(const void* from, uint32_t bytes) const {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+    if (lane_ == 0 && bytes != 0) {
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+    }
 #else
     const uint8_t* bytes_from = static_cast<const uint8_t*>(from);
-    for (uint32_t i = 0; i < bytes; i += 128) asm volatile("prefetch.global.L2 [%0];" ::"l"(bytes_from + i));
+    for (uint32_t i = lane_ * 128; i < bytes; i += 32 * 128) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(bytes_from + i));
+    }
 #endif
   }
 
@@ -184,53 +189,39 @@ class Taker {
   uint32_t next_ = 0;
 };
 
-// For profiles: block 0's clock, at a phase's end and behind the barrier after it.
-__device__ __forceinline__ void stamp(const Step& s) {
-  if (s.call().stamps != nullptr && s.block == 0 && threadIdx.x == 0) {
-    s.call().stamps[s.control().stamp_count++] = clock64();
-  }
-}
+// Waits until the multiplying warps of all blocks are here; what they wrote before is then seen by all.
+class GridBarrier {
+ public:
+  __device__ GridBarrier(uint32_t* arrivals, uint32_t blocks) : arrivals_(arrivals), blocks_(blocks) {}
 
-// The multiplying warps of all blocks meet: what they wrote before arrive() is seen by all behind wait(). Between them
-// a block may do what needs no other one. `one_warp`: nothing was written but by the first warp, so the others need not
-// be waited for.
-__device__ __forceinline__ void arrive(const Step& s, bool one_warp) {
-  stamp(s);
-  if (one_warp) {
-    __syncwarp();
-  } else {
+  __device__ void wait() {
+    step_sync();
+    target_ += blocks_;
+    if (threadIdx.x == 0) {
+      asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals_) : "memory");
+      uint32_t seen;
+      HangGuard guard;
+      do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrivals_) : "memory");
+        guard.check();
+      } while (seen < target_);
+    }
     step_sync();
   }
-  if (threadIdx.x == 0) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(s.shape().arrivals) : "memory");
-  }
-}
 
-__device__ __forceinline__ void wait(const Step& s) {
-  if (threadIdx.x == 0) {
-    const uint32_t target = s.control().arrivals_wanted += s.blocks;
-    const uint32_t* arrivals = s.shape().arrivals;
-    uint32_t seen;
-    HangGuard guard;
-    do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrivals) : "memory");
-      guard.check();
-    } while (seen < target);
+  // The last block to leave clears the counters for the next launch.
+  __device__ void leave() {
+    step_sync();
+    if (threadIdx.x == 0 && atomicAdd(arrivals_ + 1, 1u) == blocks_ - 1) {
+      arrivals_[0] = 0;
+      arrivals_[1] = 0;
+    }
   }
-  step_sync();
-  stamp(s);
-}
 
-// The last block to leave clears the counters for the next launch.
-__device__ __forceinline__ void leave_grid(const Step& s) {
-  step_sync();
-  uint32_t* arrivals = s.shape().arrivals;
-  __threadfence();  // the last arrival comes before the block's leaving
-  if (threadIdx.x == 0 && atomicAdd(arrivals + 1, 1u) == static_cast<uint32_t>(s.blocks) - 1) {
-    arrivals[0] = 0;
-    arrivals[1] = 0;
-  }
-}
+ private:
+  uint32_t* arrivals_;
+  uint32_t blocks_, target_ = 0;
+};
 
 #endif  // __CUDACC__
 

@@ -11,12 +11,9 @@ namespace ringside::cuda {
 inline constexpr int kStepWarps = 8;  // of a block that multiply; one more fetches weights
 inline constexpr int kStepThreads = kStepWarps * 32;
 inline constexpr int kStepBlockThreads = kStepThreads + 32;
-inline constexpr int kStepStages = 32;     // pieces of weights under way, at most
-inline constexpr int kSegmentBlocks = 32;  // of a tile, 16 KB of codes: warps share out each segment
-inline constexpr int kUnrolledBlocks = 2;
-inline constexpr int kMergedBlocks = 48;       // of terms that are one piece, at most
+inline constexpr int kStepStages = 32;         // pieces of weights under way, at most
+inline constexpr int kStageCodeBytes = 32768;  // codes of one piece
 inline constexpr int kReductionBytes = 16384;  // where warps add up their parts of a tile
-inline constexpr int kStepSums = 512;          // of a norm: a row's warps, or its heads
 inline constexpr int kMaxStepExperts = 256;
 inline constexpr int kMaxStepChosen = 16;
 inline constexpr int kRouterPieces = 4;  // of hidden: router products are spread over blocks
@@ -34,21 +31,18 @@ struct StepShape {
   const float* final_norm;
   const float* inv_freq;
 
-  float* residual;          // [rows, hidden]
-  float* qkv;               // [rows, 3 * width]
-  float* gate;              // [rows, width]
-  float* mixed;             // [rows, width]
-  float* row_scale;         // [rows]: of the last norm, where inputs of products do not lie in shared memory
-  float* router_sums;       // [router pieces, rows, experts]
-  int16_t* chosen_experts;  // [rows, kMaxStepChosen], ascending
-  float* chosen_weights;    // the same
-  bf16* inner;              // [rows, inner_columns]: slot after slot, the shared expert last
-  bf16* x;                  // [rows, x_columns]: inputs of products, where they do not lie in shared memory
-  int32_t x_columns;        // of the widest input
-  float2* rotation;         // [rows, rotary_half]: cosine, sine
-  float* partial_o;         // [rows, heads, splits, 128] of softmax attention
-  float2* partial_ml;       // [rows, heads, splits]: largest exponent, sum
-  uint32_t* arrivals;       // of blocks at the barriers of a launch, and those that left it
+  float* residual;     // [rows, hidden]
+  float* qkv;          // [rows, 3 * width]
+  float* gate;         // [rows, width]
+  float* mixed;        // [rows, width]
+  float* router_sums;  // [router pieces, rows, experts]
+  bf16* inner;         // [rows, inner_columns]: slot after slot, the shared expert last
+  bf16* x;             // [rows, x_columns]: inputs of products, where they do not lie in shared memory
+  int32_t x_columns;   // of the widest input
+  float2* rotation;    // [rows, rotary_half]: cosine, sine
+  float* partial_o;    // [rows, heads, splits, 128] of softmax attention
+  float2* partial_ml;  // [rows, heads, splits]: largest exponent, sum
+  uint32_t* arrivals;  // of blocks at the barriers of a launch, and those that left it
 };
 
 struct StepCall {
@@ -59,40 +53,31 @@ struct StepCall {
   uint64_t* stamps;       // null, or [phases] times of block 0
   int32_t scratch_bytes;  // of shared memory, before the ring
   int32_t ring_bytes;
-  int32_t piece_segments;  // of a piece, at most
-  int32_t staged_values;   // room for inputs in shared memory where blocks do not prepare them for themselves, or 0
   int32_t tokens[kStepRows];
   StepPart parts[kStepRows];
 };
 
-// What the multiplying warps need to know of a piece; the fetching warp has worked it out anyway, and ahead of time. A
-// piece is equal segments, of each of which every warp has a part: columns of a tile, or terms behind one another.
-struct alignas(16) PieceNote {
+// What the multiplying warps need to know of a piece; the fetching warp has worked it out anyway.
+struct PieceNote {
   MatrixFormat format;
-  int32_t group_shift, has_offsets;
+  int32_t blocks, group_shift, has_offsets;
   int32_t x_column;  // where its columns begin in the input
-  int32_t segments, segment_blocks;
-  uint32_t rows;    // that take part
-  uint32_t number;  // of the unit, times 8, and the bits below
+  uint32_t rows;     // that take part
+  int32_t ends_term, ends_unit;
 };
-inline constexpr uint32_t kEndsTerm = 1, kEndsUnit = 2, kEndsPhase = 4;
 
 // The start of a block's shared memory.
 struct StepControl {
   uint64_t full[kStepStages];   // a piece is there
   uint64_t empty[kStepStages];  // every warp has read it
-  uint64_t routed;              // experts of the layer are chosen, as every multiplying thread says
+  uint64_t routed;              // experts of the layer are chosen
   PieceNote note[kStepStages];
   uint32_t stage_offset[kStepStages], stage_footprint[kStepStages];
   StepShape shape;  // copies: parameters of a kernel are slow to read through a pointer
   StepCall call;
   DeviceLayer layer[3];  // this one and the two after it
   int32_t row_position[kStepRows];
-  uint32_t arrivals_wanted;  // at the last barrier
-  uint32_t stamp_count;
-  float sums[kStepSums];
-  float row_scale[kStepRows];                 // 1 / rms of the last norm
-  int32_t result[kStepRows];                  // of products: the unit's number * 32 + row
+  float sums[kStepRows * kStepWarps];
   int16_t chosen[kStepRows][kMaxStepChosen];  // ascending
   float weight[kStepRows][kMaxStepChosen];
   uint32_t expert_rows[kMaxStepExperts];  // bit r: row r chose the expert
@@ -105,7 +90,7 @@ RS_HOST_DEVICE constexpr int64_t step_control_bytes() {
 }
 
 // What a phase multiplies.
-enum class Work : int32_t { kQkv, kDense, kRouter, kExpertInner, kDenseInner, kExpertDown, kDenseDown, kHead, kNone };
+enum class Work : int32_t { kQkv, kDense, kRouter, kExpertInner, kDenseInner, kExpertDown, kDenseDown, kHead };
 
 // A part of a sum of products: 16 outputs times columns [first_column, first_column + columns) of a matrix.
 struct Term {
@@ -132,6 +117,11 @@ __device__ __forceinline__ DeviceMatrix stacked(const DeviceStack& stack, int e)
   m.scales += scales;
   if (m.offsets != nullptr) m.offsets += scales;
   return m;
+}
+
+// Columns of a piece: what is fetched and multiplied at once.
+__device__ __forceinline__ int piece_columns(const DeviceMatrix& m) {
+  return kStageCodeBytes / static_cast<int>(kBlockBytes) << block_shift(m);
 }
 
 // A block's shared memory. Asked for by name, so that the compiler knows that it is shared memory.
@@ -218,7 +208,6 @@ __device__ __forceinline__ Term router_term(const Step& s, int number) {
           s.all_rows()};
 }
 
-// With one row, of its experts' terms: as if they were expert 0, since experts are not chosen yet.
 __device__ __forceinline__ Term term_of(const Step& s, Work work, int number, int term) {
   const DeviceLayer& layer = s.layer();
   switch (work) {
@@ -232,20 +221,12 @@ __device__ __forceinline__ Term term_of(const Step& s, Work work, int number, in
     case Work::kRouter:
       return router_term(s, number);
     case Work::kExpertInner: {
-      const int tiles = inner_tiles(s);
-      if (s.call().rows == 1) return whole_tile(layer.mlp.gate_up.first, number % tiles, 1);
-      const int expert = s.control().listed[number / tiles];
+      const int tiles = inner_tiles(s), expert = s.control().listed[number / tiles];
       return whole_tile(stacked(layer.mlp.gate_up, expert), number % tiles, s.control().expert_rows[expert]);
     }
     case Work::kDenseInner:
       return whole_tile(layer.mlp.gate_up.first, number, s.all_rows());
     case Work::kExpertDown: {
-      if (s.call().rows == 1) {
-        // The only row's slots are its terms.
-        Term t = whole_tile(layer.mlp.down.first, number, 1);
-        t.x_column = term * s.shape().expert_width;
-        return t;
-      }
       if (term == s.control().listed_count) {
         return whole_tile(stacked(layer.mlp.down, s.shape().experts), number, s.all_rows());
       }
