@@ -36,7 +36,9 @@ export async function ensurePrograms(wanted) {
     throw new Explained(`Please install these packages first: ${missing.join(", ")} (${how}).`);
   }
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  await run("apt-get", ["update"], { env });
-  await run("apt-get", ["install", "-y", "--no-install-recommends", ...missing], { env });
+  // Tests of several files may find the same program missing at once: one after the other, or apt-get gives up.
+  const aptGet = (...options) => run("flock", ["/var/lib/apt", "apt-get", ...options], { env });
+  await aptGet("update");
+  await aptGet("-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends", ...missing);
   return `installed ${missing.join(", ")}`;
 }

@@ -27,8 +27,8 @@ function runList(t: TestContext, bodies: Readonly<Record<string, string>>): { co
 }
 
 test("the list of the GPU's tests names each of them, and CMake builds each", () => {
-  const files = fs.readdirSync(at("test", "cuda")).filter((file) => file.endsWith("_test.cu"));
-  assert.deepEqual([...names].sort(), files.map((file) => path.basename(file, ".cu")).sort());
+  const files = fs.readdirSync(at("test", "cuda")).filter((file) => /_test\.(cu|cc)$/.test(file));
+  assert.deepEqual([...names].sort(), files.map((file) => path.parse(file).name).sort());
   const cmake = fs.readFileSync(at("native", "cmake", "cuda.cmake"), "utf8");
   for (const name of names) assert.match(cmake, new RegExp(`\\b${name}\\b`));
 });
