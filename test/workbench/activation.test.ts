@@ -61,6 +61,13 @@ describe("activation", () => {
     );
     const written = Buffer.from(await vscode.workspace.fs.readFile(file)).toString("utf8");
     assert.match(written, /hostile-workspace/);
-    assert.deepEqual(readSettings(), { model: "", threads: 0 });
+    assert.deepEqual(readSettings(), {
+      model: "",
+      threads: 0,
+      gpuMemoryBytes: 0,
+      gpuDevice: -1,
+      kvFormat: "bf16",
+      snapshotDiskBytes: 4 * 2 ** 30,
+    });
   });
 });
