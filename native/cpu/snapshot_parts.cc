@@ -4,31 +4,17 @@
 #include <string>
 #include <utility>
 
+#include "model/float_formats.h"
+
 namespace ringside::cpu {
 namespace {
-
-bool are_finite(const float* values, int64_t count) {
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits = 0;
-    std::memcpy(&bits, values + i, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
-  }
-  return bad == 0;
-}
-
-bool are_finite_bf16(const uint16_t* values, int64_t count) {
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) bad |= (values[i] & 0x7f80u) == 0x7f80u ? 1u : 0u;
-  return bad == 0;
-}
 
 // Keys or values of one head.
 bool is_part_finite(const KvLayout& layout, const uint8_t* part) {
   const int64_t values = layout.channels() * kPageTokens;
-  if (layout.format == RS_KV_F32) return are_finite(reinterpret_cast<const float*>(part), values);
-  if (layout.format == RS_KV_BF16) return are_finite_bf16(reinterpret_cast<const uint16_t*>(part), values);
-  return are_finite(reinterpret_cast<const float*>(part + layout.scales_offset_bytes()), kPageTokens);
+  if (layout.format == RS_KV_F32) return are_finite(part, values);
+  if (layout.format == RS_KV_BF16) return are_finite_bf16(part, values);
+  return are_finite(part + layout.scales_offset_bytes(), kPageTokens);
 }
 
 bool is_page_finite(const Page& page) {
@@ -60,7 +46,7 @@ Result<std::unique_ptr<Snapshot>> import_snapshot(const void* model, const Shape
   const int64_t state_bytes = state_part_bytes(shape);
   RS_TRY(snapshot->s, MappedMemory::allocate(state_bytes, "snapshot"));
   if (state_bytes > 0) std::memcpy(snapshot->s.data(), state, static_cast<size_t>(state_bytes));
-  if (!are_finite(reinterpret_cast<const float*>(snapshot->s.data()), state_bytes / 4)) return not_finite("state");
+  if (!are_finite(snapshot->s.data(), state_bytes / 4)) return not_finite("state");
   for (int64_t begin = 0; begin < position; begin += kPageTokens) {
     RS_TRY(std::shared_ptr<Page> page, Page::allocate(shape, format, snapshot->pages));
     if (page->bytes() > 0) std::memcpy(page->data(), pages[begin / kPageTokens], static_cast<size_t>(page->bytes()));

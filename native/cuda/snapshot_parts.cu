@@ -4,29 +4,10 @@
 
 #include "cuda/device.h"
 #include "cuda/snapshot_parts.h"
+#include "model/float_formats.h"
 
 namespace ringside::cuda {
 namespace {
-
-bool are_finite(const void* values, int64_t count) {
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits = 0;
-    std::memcpy(&bits, static_cast<const uint8_t*>(values) + i * 4, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
-  }
-  return bad == 0;
-}
-
-bool are_finite_bf16(const void* values, int64_t count) {
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, static_cast<const uint8_t*>(values) + i * 2, sizeof bits);
-    bad |= (bits & 0x7f80u) == 0x7f80u ? 1u : 0u;
-  }
-  return bad == 0;
-}
 
 // In 8 bits any code is a number; the scales lie behind the codes of each part.
 bool is_page_finite(rs_kv_format format, const void* page, int64_t bytes) {

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace ringside {
 
@@ -40,6 +41,26 @@ inline float fp8_to_float(uint8_t bits) {
     return sign != 0 ? -magnitude : magnitude;
   }
   return std::bit_cast<float>(sign | ((exponent + 120) << 23) | (fraction << 20));
+}
+
+// Neither NaN nor infinite, all of them. `values` need not be aligned.
+inline bool are_finite(const void* values, int64_t count) {
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, static_cast<const uint8_t*>(values) + i * 4, sizeof bits);
+    bad |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+  }
+  return bad == 0;
+}
+inline bool are_finite_bf16(const void* values, int64_t count) {
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, static_cast<const uint8_t*>(values) + i * 2, sizeof bits);
+    bad |= (bits & 0x7f80u) == 0x7f80u ? 1u : 0u;
+  }
+  return bad == 0;
 }
 
 }  // namespace ringside

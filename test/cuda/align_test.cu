@@ -36,7 +36,7 @@ using namespace ringside;
 constexpr double kMeanKlLimit = 1e-3;
 constexpr double kTop1Limit = 0.99;
 // The reference reads about twenty tokens a second: texts are short and several are read at once, but all together long
-// enough that a position where two nearly tied experts change places does not decide the mean.
+// enough that one position does not decide the mean. It did on a text of 400 tokens (docs/PERFORMANCE.md, section 6).
 constexpr size_t kPieceTokens = 200;
 constexpr size_t kPieces = 7;
 constexpr size_t kTokens = kPieceTokens * kPieces;

@@ -73,10 +73,9 @@ class Fetch {
 #endif
   }
 
-  // Opens a piece of `bytes`, a multiple of 16; copies of all its bytes follow, then close(). `room`: what it may grow
-  // to in the ring when its reader adds to it.
-  __device__ void open(uint32_t bytes, uint32_t room = 0) {
-    const uint32_t footprint = (max(bytes, room) + 127) / 128 * 128;
+  // Opens a piece of `bytes`, a multiple of 16; copies of all its bytes follow, then close().
+  __device__ void open(uint32_t bytes) {
+    const uint32_t footprint = (bytes + 127) / 128 * 128;
     uint32_t lost = 0;  // the end of the ring, where the piece does not fit
     bool wraps = false;
     for (;;) {
@@ -114,7 +113,6 @@ class Fetch {
     __syncwarp();
   }
 
-  __device__ void skip(uint32_t bytes) { at_ += bytes; }
   // All lanes know `bytes`, and lane `owner` where they come from.
   __device__ void copy(const void* from, uint32_t bytes, uint32_t owner = 0) {
     if (bytes == 0) return;
