@@ -7,7 +7,7 @@ import type { EnginePort, LoadRequest, ModelInfo, SamplerOptions } from "../prot
 import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
 import { questionLimitCharacters } from "../protocol/qa";
-import type { AnswerStats, AskEvent, Citation, Effort, RefusalCheck } from "../protocol/qa";
+import type { AnswerStats, AskEvent, Citation, Effort, FileChoices, RefusalCheck } from "../protocol/qa";
 import { checkCitations } from "./citations";
 import { generateAnswer } from "./generation";
 import type { Generated } from "./generation";
@@ -24,6 +24,7 @@ export interface AskInput {
   readonly scope?: readonly string[];
   /** Files that must be read for this question. */
   readonly pinned?: readonly string[];
+  readonly choices?: FileChoices;
   /** Reasoning and answer together; without it, the window's share for them. */
   readonly maxTokens?: number;
   readonly sampler?: SamplerOptions;
@@ -177,9 +178,9 @@ class Question {
 
   async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<Prepared> {
     const { context, engine } = this.dependencies;
-    const { text, history = [], scope = [], pinned = [], effort } = this.input;
+    const { text, history = [], scope = [], pinned = [], choices = {}, effort } = this.input;
     this.sink({ type: "phase", phase: "planning" });
-    const question = { text, history, scope, pinned };
+    const question = { text, history, scope, pinned, choices };
     const planned = await planQuestion(question, context, engine, scan, info, this.signal);
     this.#plan = planned.plan;
     this.sink({ type: "plan", plan: planned.plan.summary });

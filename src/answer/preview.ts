@@ -4,6 +4,7 @@ import { namesInQuestion } from "../context/identifiers";
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryScan, ScanOptions } from "../context/scan";
 import type { EnginePort, ModelInfo } from "../protocol/engine";
+import type { FileChoices } from "../protocol/qa";
 import type { AskDependencies } from "./ask";
 import { shareTail, shareWindow } from "./budget";
 import type { HistoryTurn } from "./prompt";
@@ -23,13 +24,14 @@ export interface QuestionToPlan {
   readonly history: readonly HistoryTurn[];
   readonly scope: readonly string[];
   readonly pinned: readonly string[];
+  readonly choices?: FileChoices;
   /** Less room for files than the window leaves; more is cut to that. */
   readonly budgetTokens?: number;
 }
 
 /** Shares the window between files, question and conversation, and plans the files. */
 export async function planQuestion(
-  { text, history, scope, pinned, budgetTokens: wantedTokens }: QuestionToPlan,
+  { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens }: QuestionToPlan,
   context: AskDependencies["context"],
   engine: EnginePort,
   scan: RepositoryScan,
@@ -53,6 +55,7 @@ export async function planQuestion(
       question: searchedText(text, tail.history),
       scope,
       pinned,
+      choices,
     },
     signal,
   );

@@ -1,6 +1,7 @@
 // Owns: what is remembered about one repository between questions: its scan, its token counts and its base, so that an unchanged
 // repository gives the same prefix and costs nothing to plan again. Must never outlive a change: every question scans first.
 import { failure } from "../protocol/errors";
+import type { FileChoices } from "../protocol/qa";
 import { inScope, planBase } from "./basePlan";
 import type { BasePlan } from "./basePlan";
 import { planContext } from "./plan";
@@ -24,6 +25,7 @@ export interface ContextRequest {
   readonly question: string;
   readonly scope: readonly string[];
   readonly pinned: readonly string[];
+  readonly choices?: FileChoices;
 }
 
 /** Share of the budget kept free for files that a question names. */

@@ -130,6 +130,7 @@ export function errorOf(cause: unknown): RingsideError {
 const dropReasons: Readonly<Record<DropReason, () => string>> = {
   "over-budget": () => l10n.t("did not fit into the model's context"),
   "out-of-scope": () => l10n.t("outside the chosen folders"),
+  "chosen-out": () => l10n.t("left out because you chose so"),
   ignored: () => l10n.t("ignored by .gitignore or .ringsideignore"),
   binary: () => l10n.t("not text"),
   "too-large": () => l10n.t("too large"),
@@ -152,6 +153,7 @@ const keepReasons: Readonly<Record<KeepReason, () => string>> = {
   base: () => l10n.t("read for every question"),
   supplement: () => l10n.t("read for the last question"),
   pinned: () => l10n.t("read because you asked for it"),
+  chosen: () => l10n.t("read as you chose for every question"),
 };
 
 export const keepReasonsInOrder = Object.keys(keepReasons) as readonly KeepReason[];

@@ -21,9 +21,14 @@ export type DropReason =
   | "unreadable"
   | "out-of-scope"
   | "over-budget"
+  | "chosen-out"
   | "file-limit";
 /** Why a file is in the context. */
-export type KeepReason = "base" | "supplement" | "pinned";
+export type KeepReason = "base" | "supplement" | "pinned" | "chosen";
+/** What the user wants of a file or folder, whatever its rank; kept for each workspace. */
+export type FileChoice = "full" | "outline" | "out";
+/** By path; a folder's ends with "/" and stands for everything in it that no longer path names. */
+export type FileChoices = Readonly<Record<string, FileChoice>>;
 export interface PlannedFile {
   readonly path: string;
   /** 0 when it was never counted. */
