@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define RS_BACKEND_VERSION 3
+#define RS_BACKEND_VERSION 4
 #define RS_CHUNK_TOKENS 64 /* chunk n is the positions [64n, 64n+64) */
 #define RS_MAX_THREADS 512
 #define RS_PAGE_TOKENS 256 /* positions of one reference-counted KV page */

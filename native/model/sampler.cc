@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -82,50 +83,81 @@ float largest_of(std::span<const float> logits) {
   return finite;
 }
 
+// Weights are whole numbers, so that their sums are exact and do not depend on any order. One in 2^40 is far below what
+// can be seen, and 2^24 of the largest still fit a sum.
+constexpr double kWeightOfLargest = 0x1p40;
+
 struct Choice {
-  double weight;  // exp((logit - largest logit) / temperature), in [0, 1]
+  uint64_t weight;  // kWeightOfLargest exp((logit - largest logit) / temperature), rounded, above 0
   int32_t id;
 };
 
-// A heap keeps the largest on top; of equal weights that shall be the lower id.
-bool comes_after(const Choice& a, const Choice& b) { return a.weight != b.weight ? a.weight < b.weight : a.id > b.id; }
+// The order of top-p: of equal weights the lower id comes first.
+bool comes_before(const Choice& a, const Choice& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
 
+// In the order of the ids.
 std::vector<Choice> weigh(std::span<const float> logits, double largest, double temperature) {
   std::vector<Choice> choices;
+  choices.reserve(logits.size());
+  const double least = std::log(0.5 / kWeightOfLargest);
   for (size_t id = 0; id < logits.size(); ++id) {
-    const double weight = std::exp((logits[id] - largest) / temperature);
-    if (weight > 0.0) choices.push_back({weight, static_cast<int32_t>(id)});
+    const double exponent = (logits[id] - largest) / temperature;
+    if (!(exponent > least)) continue;
+    const auto weight = static_cast<uint64_t>(kWeightOfLargest * std::exp(exponent) + 0.5);
+    if (weight > 0) choices.push_back({weight, static_cast<int32_t>(id)});
   }
   return choices;
 }
 
-double sum_of(std::span<const Choice> choices) {
-  double sum = 0.0;
+uint64_t sum_of(std::span<const Choice> choices) {
+  uint64_t sum = 0;
   for (const Choice& choice : choices) sum += choice.weight;
   return sum;
 }
 
-// Moves the smallest set of most probable choices whose share reaches top_p to the end of `choices`, the most probable
-// one last, and returns where it begins. Only the set is sorted: the rest stays a heap.
-std::span<Choice> nucleus(std::vector<Choice>& choices, float top_p) {
-  const double wanted = top_p * sum_of(choices);
-  std::make_heap(choices.begin(), choices.end(), comes_after);
-  auto begin = choices.end();
-  for (double held = 0.0; held < wanted && begin != choices.begin();) {
-    std::pop_heap(choices.begin(), begin, comes_after);
-    --begin;
-    held += begin->weight;
+// Buckets of weights that differ by less than one part in 64, in ascending order: the exponent and the first six bits
+// of the fraction of a float, counted from those of the weight 1.
+size_t bucket_of(uint64_t weight) {
+  constexpr uint32_t kOne = std::bit_cast<uint32_t>(1.0f) >> 17;
+  return (std::bit_cast<uint32_t>(static_cast<float>(weight)) >> 17) - kOne;
+}
+
+// The last one of the smallest set of most probable choices whose share reaches top_p. Only the bucket in which that
+// happens is looked at more closely, and halved until one choice is left: no sort, however flat the choices are.
+Choice last_of_nucleus(std::span<const Choice> choices, float top_p) {
+  const double wanted = top_p * static_cast<double>(sum_of(choices));
+  std::vector<uint64_t> sums(bucket_of(static_cast<uint64_t>(kWeightOfLargest)) + 1);
+  for (const Choice& choice : choices) sums[bucket_of(choice.weight)] += choice.weight;
+  uint64_t held = 0;
+  size_t bucket = sums.size() - 1;
+  while (bucket > 0 && static_cast<double>(held + sums[bucket]) < wanted) held += sums[bucket--];
+  std::vector<Choice> undecided;
+  for (const Choice& choice : choices) {
+    if (bucket_of(choice.weight) == bucket) undecided.push_back(choice);
   }
-  return {begin, choices.end()};
+  auto begin = undecided.begin();
+  auto end = undecided.end();
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, comes_before);
+    const uint64_t with_upper = held + sum_of({begin, middle});
+    if (static_cast<double>(with_upper) >= wanted) {
+      end = middle;
+    } else {
+      held = with_upper;
+      begin = middle;
+    }
+  }
+  return *begin;
 }
 
 int32_t draw(std::span<const Choice> choices, double random) {
-  double left = random * sum_of(choices);
+  uint64_t left = static_cast<uint64_t>(random * static_cast<double>(sum_of(choices)));
   for (const Choice& choice : choices) {
+    if (left < choice.weight) return choice.id;
     left -= choice.weight;
-    if (left < 0.0) return choice.id;
   }
-  return choices.back().id;  // rounding used the whole sum up
+  return choices.back().id;  // the product was rounded up to the whole sum
 }
 
 }  // namespace
@@ -168,8 +200,11 @@ int32_t sample(std::span<float> logits, std::span<const int32_t> recent, const u
   const float largest = largest_of(logits);
   if (largest == kNever) return -1;
   std::vector<Choice> choices = weigh(logits, largest, options.temperature);
-  const std::span<const Choice> candidates = options.top_p < 1.0f ? nucleus(choices, options.top_p) : choices;
-  return draw(candidates, random_at(options.seed, position));
+  if (options.top_p < 1.0f) {
+    const Choice last = last_of_nucleus(choices, options.top_p);
+    std::erase_if(choices, [&](const Choice& choice) { return comes_before(last, choice); });
+  }
+  return draw(choices, random_at(options.seed, position));
 }
 
 }  // namespace ringside

@@ -188,6 +188,43 @@ TEST("of equal tokens top-p keeps the lower ids") {
   for (size_t id = 0; id < counts.size(); ++id) CHECK((counts[id] > 0) == (id < 4));
 }
 
+TEST("of a whole vocabulary top-p draws from exactly the set that a sort finds, in flat and in peaked logits") {
+  constexpr size_t kVocabulary = 20000;
+  constexpr double kWeightOfLargest = 0x1p40;
+  for (const float spread : {0.0f, 0.01f, 1.0f, 8.0f}) {
+    std::vector<float> logits(kVocabulary);
+    for (size_t id = 0; id < logits.size(); ++id) {
+      logits[id] = spread * std::sin(static_cast<float>(id * id % 7919));
+    }
+    const double largest = *std::ranges::max_element(logits);
+    std::vector<uint64_t> weights;
+    std::vector<size_t> order;
+    uint64_t sum = 0;
+    for (size_t id = 0; id < logits.size(); ++id) {
+      weights.push_back(static_cast<uint64_t>(kWeightOfLargest * std::exp(logits[id] - largest) + 0.5));
+      sum += weights.back();
+      order.push_back(id);
+    }
+    std::ranges::stable_sort(order, [&](size_t a, size_t b) { return weights[a] > weights[b]; });
+    for (const float top_p : {0.01f, 0.5f, 0.95f}) {
+      std::vector<bool> is_in(kVocabulary);
+      size_t size = 0;
+      for (uint64_t held = 0; static_cast<double>(held) < top_p * static_cast<double>(sum); ++size) {
+        held += weights[order[size]];
+        is_in[order[size]] = true;
+      }
+      std::set<int32_t> seen;
+      for (int64_t position = 0; position < 300; ++position) {
+        const int32_t id = sampled(logits, {.temperature = 1.0f, .top_p = top_p, .seed = 9}, position);
+        CHECK(id >= 0 && is_in[static_cast<size_t>(id)]);
+        seen.insert(id);
+      }
+      // Not one token for all draws: a set larger than the draws shows at least a quarter as many.
+      CHECK(seen.size() > std::min<size_t>(size, 300) / 4);
+    }
+  }
+}
+
 TEST("a penalty divides what is positive, multiplies what is negative, once a token") {
   std::vector<float> logits = {4, -4, 4, -4, 0};
   CHECK_EQ(
