@@ -3,6 +3,7 @@
 import type { AskOutcome } from "../answer/ask";
 import type { AskEvent, Citation, RefusalCheck } from "../protocol/qa";
 import { printable } from "./pack";
+import { wordWindowFit } from "./words";
 
 interface Stream {
   readonly isTTY?: boolean;
@@ -31,6 +32,9 @@ export class AskScreen {
         break;
       case "scan":
         this.#tell(`Looking at the files: ${count(event.files)}`);
+        break;
+      case "plan":
+        this.#say(wordWindowFit(event.plan));
         break;
       case "reading":
         this.#tell(readingLine(event));
@@ -68,6 +72,13 @@ export class AskScreen {
     this.#part = part;
   }
 
+  /** Not only on a terminal: a whole line of its own. */
+  #say(line: string | null): void {
+    if (line === null) return;
+    this.#clear();
+    this.progress.write(`${line}\n`);
+  }
+
   #tell(line: string): void {
     if (this.progress.isTTY !== true) return;
     this.progress.write(`${clearLine}${line}`);
@@ -88,7 +99,9 @@ function readingLine({
 }: Extract<AskEvent, { type: "reading" }>): string {
   const percent = Math.floor((100 * position) / Math.max(1, promptTokens));
   const speed = tokensPerSecond > 0 ? ` · ${count(Math.round(tokensPerSecond))} tok/s` : "";
-  return `Reading repository ${percent} %${speed} · ${Math.ceil(secondsLeft)} s left`;
+  const time = secondsLeft < 90 ? `${Math.ceil(secondsLeft)} s` : `${Math.ceil(secondsLeft / 60)} min`;
+  const tokens = `${count(position)} of ${count(promptTokens)} tokens`;
+  return `Reading repository ${percent} % · ${tokens}${speed === "" ? "" : `${speed} · ${time} left`}`;
 }
 
 const words = { verified: "verified", relocated: "relocated", "not-found": "not found" } as const;

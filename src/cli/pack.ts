@@ -7,6 +7,7 @@ import { integerOption, loadRequest, modelHelp, modelOptions, parseCommand } fro
 import { DiskRepository } from "./diskRepository";
 import { withEngine } from "./engine";
 import { writeOut } from "./standardStreams";
+import { wordWindowFit } from "./words";
 
 const help = `ringside pack --repo DIR [options] ["question"]
 
@@ -44,6 +45,8 @@ export async function packCommand(arguments_: readonly string[]): Promise<number
       },
     ),
   );
+  const fit = wordWindowFit(plan.summary);
+  if (fit !== null) process.stderr.write(`${fit}\n`);
   await writeOut(values.json === true ? `${JSON.stringify(packJson(plan), null, 1)}\n` : packText(plan));
   return 0;
 }

@@ -1,7 +1,8 @@
-// Owns: the sentences in which the command line tells of a failure: what is wrong and what to do about it.
+// Owns: the sentences in which the command line tells of a failure or of what did not fit: what is wrong and what to do about it.
 // Must never invent a detail: it words the fields that it is given.
 import { gpuCapability, gpuSubjects } from "../protocol/errors";
 import type { ErrorKind, RingsideError } from "../protocol/errors";
+import type { PlanSummary } from "../protocol/qa";
 
 const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> = {
   "file-missing": ({ subject }) =>
@@ -105,4 +106,20 @@ function because(reason: string): string {
 
 function named(subject: string, otherwise: string): string {
   return subject === "" ? otherwise : subject;
+}
+
+/** What the window had no room for, and what to do about it; null: everything was read. */
+export function wordWindowFit({ outlinedFiles, leftOutFiles, overTokens }: PlanSummary): string | null {
+  if (outlinedFiles + leftOutFiles === 0) return null;
+  const size =
+    overTokens > 0 ? `is about ${overTokens.toLocaleString("en-US")} tokens larger than` : "does not all fit into";
+  const parts = [
+    ...(outlinedFiles > 0 ? [`${fileCount(outlinedFiles)} read as an outline`] : []),
+    ...(leftOutFiles > 0 ? [`${fileCount(leftOutFiles)} not read`] : []),
+  ];
+  return `The repository ${size} the model's window: ${parts.join(", ")}. Name folders with --scope to read less.`;
+}
+
+function fileCount(count: number): string {
+  return count === 1 ? "1 file" : `${count.toLocaleString("en-US")} files`;
 }

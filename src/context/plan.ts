@@ -10,6 +10,7 @@ import type { ContextSegment } from "./segment";
 import { sha256Hex } from "./sha256";
 import type { WantedFiles } from "./supplement";
 import type { CountedFile, TokenCounts } from "./tokenCounts";
+import { windowFit } from "./windowFit";
 
 export interface ContextPlan {
   /** The base, then the supplement: its last file is the one the question needs most. */
@@ -140,6 +141,7 @@ async function account(request: PlanRequest, segments: readonly ContextSegment[]
       readFiles: segments.length,
       totalFiles: scan.files.length,
       readTokens: tokensOf(segments),
+      ...windowFit(files, scan.files, (file) => counts.known(file), budgetTokens),
     },
     prefixKey: await sha256Hex(baseText),
   };

@@ -42,6 +42,11 @@ export interface PlanSummary {
   /** All text files that could have been read: ignored, binary and the like not counted. */
   readonly totalFiles: number;
   readonly readTokens: number;
+  /** Files of which only the outline is read, and files that are not read at all, because the window is too small for them. */
+  readonly outlinedFiles: number;
+  readonly leftOutFiles: number;
+  /** About how many tokens the repository has beyond the budget; 0: it fits. */
+  readonly overTokens: number;
 }
 
 export type CitationStatus = "verified" | "relocated" | "not-found";

@@ -46,6 +46,9 @@ const plan: Check<PlanSummary> = object<PlanSummary>({
   readFiles: count,
   totalFiles: count,
   readTokens: count,
+  outlinedFiles: count,
+  leftOutFiles: count,
+  overTokens: count,
 });
 
 const citation: Check<Citation> = object<Citation>({

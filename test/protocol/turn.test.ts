@@ -16,7 +16,21 @@ test("a whole question ends with everything that was told", () => {
     [1_010, { type: "phase", phase: "scanning" }],
     [1_020, { type: "scan", files: 12 }],
     [1_030, { type: "phase", phase: "planning" }],
-    [1_040, { type: "plan", plan: { budgetTokens: 100, readFiles: 2, totalFiles: 12, readTokens: 90 } }],
+    [
+      1_040,
+      {
+        type: "plan",
+        plan: {
+          budgetTokens: 100,
+          readFiles: 2,
+          totalFiles: 12,
+          readTokens: 90,
+          outlinedFiles: 1,
+          leftOutFiles: 10,
+          overTokens: 400,
+        },
+      },
+    ],
     [1_050, { type: "phase", phase: "reading" }],
     [1_060, { type: "reading", position: 40, promptTokens: 95, tokensPerSecond: 400, secondsLeft: 0.1 }],
     [2_000, { type: "phase", phase: "reasoning" }],

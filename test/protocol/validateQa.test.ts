@@ -26,7 +26,15 @@ const fromPage: readonly FromQaPage[] = [
   { type: "violation", directive: "script-src", blocked: "inline" },
 ];
 
-const plan = { budgetTokens: 4, readFiles: 1, totalFiles: 2, readTokens: 3 };
+const plan = {
+  budgetTokens: 4,
+  readFiles: 1,
+  totalFiles: 2,
+  readTokens: 3,
+  outlinedFiles: 0,
+  leftOutFiles: 1,
+  overTokens: 5,
+};
 const citation = {
   id: 0,
   kind: "block",

@@ -1,13 +1,24 @@
 // States of the panel that tests and pictures share: what a user sees at each stage of a question.
-import type { AskEvent, Citation, PanelState, TurnView } from "../../src/protocol/qa";
+import type { AskEvent, Citation, PanelState, PlanSummary, TurnView } from "../../src/protocol/qa";
 import { applyEvent, newTurn } from "../../src/protocol/turn";
 
 export const startMs = 1_700_000_000_000;
 
+/** A repository that is larger than the window. */
+const overflowing: PlanSummary = {
+  budgetTokens: 29_000,
+  readFiles: 41,
+  totalFiles: 620,
+  readTokens: 28_114,
+  outlinedFiles: 17,
+  leftOutFiles: 579,
+  overTokens: 412_300,
+};
+
 export const readyPanel: PanelState = {
   workspace: "ready",
   engine: { state: "ready", model: null, error: null, deviceLoss: null },
-  coverage: { budgetTokens: 29_000, readFiles: 41, totalFiles: 620, readTokens: 28_114 },
+  coverage: overflowing,
   scope: [],
   suggestions: ["Where is `createEngineClient` defined?", "What does `planContext` do?", "Show the code of `wordHits`"],
   turns: [],
@@ -90,7 +101,7 @@ export const goodEvents: readonly AskEvent[] = [
   { type: "scan", files: 620 },
   { type: "phase", phase: "loading" },
   { type: "phase", phase: "planning" },
-  { type: "plan", plan: { budgetTokens: 29_000, readFiles: 41, totalFiles: 620, readTokens: 28_114 } },
+  { type: "plan", plan: overflowing },
   { type: "phase", phase: "reading" },
   { type: "reading", position: 11_900, promptTokens: 29_012, tokensPerSecond: 1_851.4, secondsLeft: 9.24 },
   { type: "phase", phase: "reasoning" },
@@ -119,7 +130,7 @@ export const goodEvents: readonly AskEvent[] = [
 
 export const refusalEvents: readonly AskEvent[] = [
   { type: "phase", phase: "scanning" },
-  { type: "plan", plan: { budgetTokens: 29_000, readFiles: 41, totalFiles: 620, readTokens: 28_114 } },
+  { type: "plan", plan: overflowing },
   { type: "phase", phase: "answering" },
   { type: "answer", text: "I could not find `drawSlab` in this repository." },
   { type: "citations", citations: [] },

@@ -60,6 +60,7 @@ export const strings = {
   reading: (position: number, promptTokens: number, speed: number, secondsLeft: number): string =>
     [
       `Reading repository ${percent(position, promptTokens)}`,
+      `${number(position)} of ${tokens(promptTokens)}`,
       ...(speed > 0 ? [`${number(speed)} tok/s`, timeLeft(secondsLeft)] : []),
     ].join(" · "),
   readingStart: "Reading repository",
