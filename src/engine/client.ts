@@ -1,7 +1,9 @@
 // Owns: the engine as the rooms above see it: loading the model when it is needed, one reading or generation at a time, cancelling,
 // and the engine's state. Must never load native code itself, nor repeat a request that was lost with the process, unless it was
 // the GPU that was lost: a fault of our own would only kill the next process too.
+import { mainSession } from "../protocol/engine";
 import type {
+  BatchMember,
   EnginePort,
   EngineStatus,
   GenerateDone,
@@ -29,6 +31,18 @@ const cancelConfirmMs = 3_000;
 /** Fewer tokens say nothing about a speed. */
 const minMeasuredTokens = 64;
 
+interface Read {
+  readonly prompt: Prompt;
+  readonly repository: string;
+  readonly connection: Connection;
+}
+
+/** When a session of a batch is to end before the others. */
+interface SessionStop {
+  readonly session: number;
+  readonly signal: AbortSignal | undefined;
+}
+
 interface Loading {
   readonly request: LoadRequest;
   readonly connection: Connection;
@@ -52,8 +66,8 @@ class EngineClient implements EnginePort {
   #wanted: LoadRequest | null = null;
   #loaded: { readonly request: LoadRequest; readonly connection: Connection; readonly info: ModelInfo } | null = null;
   #loading: Loading | null = null;
-  /** The last prompt that was read, and by which process: another one has to read it before it can generate. */
-  #read: { readonly prompt: Prompt; readonly repository: string; readonly connection: Connection } | null = null;
+  /** The last prompt that each session read, and by which process: another one has to read it before it can generate. */
+  readonly #read = new Map<number, Read>();
   #busy = false;
 
   constructor(options: EngineProcessOptions) {
@@ -79,7 +93,7 @@ class EngineClient implements EnginePort {
     if (!sameLoad(request, this.#wanted)) {
       if (this.#busy) throw failure("engine-busy", "load");
       this.#wanted = request;
-      this.#read = null;
+      this.#read.clear();
       this.#forgive();
       await this.#abandonLoading();
     }
@@ -91,7 +105,7 @@ class EngineClient implements EnginePort {
     const connection = this.#loaded?.connection;
     this.#wanted = null;
     this.#loaded = null;
-    this.#read = null;
+    this.#read.clear();
     await this.#abandonLoading();
     if (connection?.alive === true) await connection.request({ type: "unload" }).result;
     this.#publish({ state: "stopped", model: null, error: null });
@@ -130,11 +144,17 @@ class EngineClient implements EnginePort {
       onProgress,
       signal,
       repository = "",
-    }: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal; repository?: string } = {},
+      session = mainSession,
+    }: {
+      onProgress?: (progress: SyncProgress) => void;
+      signal?: AbortSignal;
+      repository?: string;
+      session?: number;
+    } = {},
   ): Promise<SyncDone> {
     return this.#alone("reading", async (ready) => {
       const { connection, result } = await this.#callOn(
-        { type: "sync", prompt, repository },
+        { type: "sync", prompt, repository, session },
         signal,
         ready,
         (reply) => {
@@ -142,7 +162,9 @@ class EngineClient implements EnginePort {
         },
       );
       const { sync } = result;
-      this.#read = { prompt, repository, connection };
+      // The host ends the sessions of a batch when the main one reads.
+      if (session === mainSession) this.#read.clear();
+      this.#read.set(session, { prompt, repository, connection });
       const readTokens = sync.promptTokens - sync.reusedTokens;
       if (readTokens >= minMeasuredTokens && sync.milliseconds > 0) {
         this.#publish({ prefillTokensPerSecond: (readTokens * 1_000) / sync.milliseconds });
@@ -170,6 +192,33 @@ class EngineClient implements EnginePort {
         this.#publish({ decodeTokensPerSecond: ((generate.tokens - 1) * 1_000) / decodeMs });
       }
       return generate;
+    });
+  }
+
+  async generateTogether(
+    members: readonly (BatchMember & { readonly signal?: AbortSignal })[],
+    { onTokens, signal }: { onTokens: (session: number, batch: TokenBatch) => void; signal?: AbortSignal },
+  ): Promise<readonly GenerateDone[]> {
+    return this.#alone("generating", async (ready) => {
+      let isTold = false;
+      const job = {
+        type: "generateTogether",
+        members: members.map(({ session, maxTokens, sampler, promptLookup }) => {
+          return { session, maxTokens, sampler, promptLookup };
+        }),
+      } as const;
+      const onReply = (reply: InterimReply): void => {
+        if (reply.type !== "tokens") return;
+        isTold = true;
+        onTokens(reply.session, reply.batch);
+      };
+      const mayRepeat = (): boolean => !isTold;
+      const stops = members.map((member) => ({ session: member.session, signal: member.signal }));
+      try {
+        return (await this.#callOn(job, signal, ready, onReply, mayRepeat, stops)).result.generate;
+      } finally {
+        for (const { session } of members) this.#read.delete(session);
+      }
     });
   }
 
@@ -205,19 +254,24 @@ class EngineClient implements EnginePort {
     onReady?: () => void,
     onInterim?: (reply: InterimReply) => void,
     mayRepeat = (): boolean => true,
+    stops: readonly SessionStop[] = [],
   ): Promise<{ readonly connection: Connection; readonly result: ResultOf<J> }> {
     return this.#surviving(async () => {
       const { connection } = await this.#ready(this.#wanted, signal === undefined ? {} : { signal });
       if (isAborted(signal)) throw failure("cancelled");
       onReady?.();
-      const read = this.#read;
-      if (job.type === "generate" && read !== null && read.connection !== connection) {
-        const { prompt, repository } = read;
-        await this.#perform(connection, { type: "sync", prompt, repository }, signal);
-        this.#read = { prompt, repository, connection };
-      }
-      return { connection, result: await this.#perform(connection, job, signal, onInterim) };
+      for (const session of generatingIn(job)) await this.#readAgain(session, connection, signal);
+      return { connection, result: await this.#perform(connection, job, signal, onInterim, stops) };
     }, mayRepeat);
+  }
+
+  /** In a process that has not read what this session is to go on from. */
+  async #readAgain(session: number, connection: Connection, signal: AbortSignal | undefined): Promise<void> {
+    const read = this.#read.get(session);
+    if (read === undefined || read.connection === connection) return;
+    const { prompt, repository } = read;
+    await this.#perform(connection, { type: "sync", prompt, repository, session }, signal);
+    this.#read.set(session, { prompt, repository, connection });
   }
 
   /** Does again what was lost with a device: on the same one, then, where that is allowed, on the processor. */
@@ -237,11 +291,23 @@ class EngineClient implements EnginePort {
     job: J,
     signal?: AbortSignal,
     onInterim?: (reply: InterimReply) => void,
+    stops: readonly SessionStop[] = [],
   ): Promise<ResultOf<J>> {
     const { id, result } = connection.request(job, onInterim);
     let timer: ReturnType<typeof setTimeout> | undefined;
+    const cancel = (session: number): void => {
+      connection.request({ type: "cancel", target: id, session }).result.catch(() => undefined);
+    };
+    const ended = new AbortController();
+    for (const stop of stops) {
+      const onStop = (): void => {
+        cancel(stop.session);
+      };
+      if (isAborted(stop.signal)) onStop();
+      else stop.signal?.addEventListener("abort", onStop, { once: true, signal: ended.signal });
+    }
     const onAbort = (): void => {
-      connection.request({ type: "cancel", target: id }).result.catch(() => undefined);
+      cancel(mainSession);
       timer = setTimeout(() => {
         connection.kill(failure("engine-died", "", "", "a cancel was not obeyed").error);
       }, cancelConfirmMs);
@@ -256,6 +322,7 @@ class EngineClient implements EnginePort {
       throw isAborted(signal) ? failure("cancelled") : cause;
     } finally {
       clearTimeout(timer);
+      ended.abort();
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -362,6 +429,12 @@ class EngineClient implements EnginePort {
 /** A call, because the compiler would otherwise believe that a signal once found unaborted stays so. */
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
+}
+
+/** The sessions that a request goes on from. */
+function generatingIn(job: Job): readonly number[] {
+  if (job.type === "generate") return [mainSession];
+  return job.type === "generateTogether" ? job.members.map(({ session }) => session) : [];
 }
 
 function sameLoad(left: LoadRequest, right: LoadRequest | null): boolean {

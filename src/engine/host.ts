@@ -4,7 +4,7 @@
 import { Socket } from "node:net";
 import { setPriority } from "node:os";
 import type { EngineReply, EngineRequest, EngineResult } from "../protocol/engine";
-import { deviceLostExitCode, engineProtocolVersion } from "../protocol/engine";
+import { deviceLostExitCode, engineProtocolVersion, mainSession } from "../protocol/engine";
 import type { RingsideError } from "../protocol/errors";
 import { failure, RingsideFailure } from "../protocol/errors";
 import { parseEngineRequest } from "../protocol/validate";
@@ -26,15 +26,22 @@ const niceness = 3;
 type Job = Exclude<EngineRequest, { type: "hello" | "cancel" }>;
 
 /** One of these runs or waits at a time: each of them changes what the session holds. */
-const exclusive: ReadonlySet<EngineRequest["type"]> = new Set(["load", "unload", "logits", "sync", "generate"]);
+const exclusive: ReadonlySet<EngineRequest["type"]> = new Set([
+  "load",
+  "unload",
+  "logits",
+  "sync",
+  "generate",
+  "generateTogether",
+]);
 
 class Host {
   readonly #stream: FrameStream;
   readonly #session: ModelSession;
   readonly #waiting: { readonly job: Job; readonly call: Call }[] = [];
   #current: { readonly job: Job; readonly call: Call } | null = null;
-  /** Tokens of a generation that wait until the client reads again. */
-  #heldTokens: Extract<EngineReply, { type: "tokens" }> | null = null;
+  /** Tokens of each session that wait until the client reads again. */
+  readonly #heldTokens = new Map<number, Extract<EngineReply, { type: "tokens" }>>();
   #ending = false;
 
   constructor(socket: Socket, addonPath: string, store: Promise<SnapshotStore> | null) {
@@ -56,7 +63,7 @@ class Host {
         this.#succeed(request.id, { of: "hello", version: engineProtocolVersion, pid: process.pid });
         return;
       case "cancel":
-        this.#cancel(request.target);
+        this.#cancel(request.target, request.session);
         this.#succeed(request.id, { of: "cancel" });
         return;
       default:
@@ -116,20 +123,23 @@ class Host {
       case "logits":
         return { of: "logits", logits: await this.#session.logits(job.ids, job.split, call) };
       case "sync":
-        return { of: "sync", sync: await this.#session.sync(job.prompt, job.repository, call) };
+        return { of: "sync", sync: await this.#session.sync(job.prompt, job.repository, job.session, call) };
       case "generate":
         return { of: "generate", generate: await this.#session.generate(job, call) };
+      case "generateTogether":
+        return { of: "generateTogether", generate: await this.#session.generateTogether(job.members, call) };
     }
   }
 
-  #cancel(target: number): void {
+  #cancel(target: number, session: number): void {
     if (this.#current?.call.id === target) {
-      this.#current.call.cancelled = true;
-      this.#session.interrupt();
+      if (session === mainSession) this.#current.call.cancelled = true;
+      this.#session.interrupt(session);
       return;
     }
     const waiting = this.#waiting.find(({ call }) => call.id === target);
-    if (waiting !== undefined) waiting.call.cancelled = true;
+    // A batch that has not begun has no session to stop yet.
+    if (waiting !== undefined && session === mainSession) waiting.call.cancelled = true;
   }
 
   /** While the client does not read, tokens are joined into one message and progress is dropped: the buffer stays bounded. */
@@ -138,19 +148,19 @@ class Host {
       if (!this.#stream.congested) this.#stream.send(reply);
       return;
     }
-    const held = this.#heldTokens;
+    const held = this.#heldTokens.get(reply.session);
     const batch =
-      held === null
+      held === undefined
         ? reply.batch
         : { ids: [...held.batch.ids, ...reply.batch.ids], text: held.batch.text + reply.batch.text };
-    this.#heldTokens = { type: "tokens", id: reply.id, batch };
+    this.#heldTokens.set(reply.session, { ...reply, batch });
     if (!this.#stream.congested) this.#releaseTokens();
   }
 
   #releaseTokens(): void {
-    const held = this.#heldTokens;
-    this.#heldTokens = null;
-    if (held !== null) this.#stream.send(held);
+    const held = [...this.#heldTokens.values()];
+    this.#heldTokens.clear();
+    for (const reply of held) this.#stream.send(reply);
   }
 
   #succeed(id: number, result: EngineResult): void {

@@ -1,8 +1,10 @@
-// Owns: inside the engine host, the loaded model with its one session and the states that are kept: what each request does with them.
-// Must never speak to the outside: host.ts carries requests in and replies out. One of load, logits, sync and generate
-// runs at a time (host.ts sees to it).
+// Owns: inside the engine host, the loaded model with its sessions: what each request does with them.
+// Must never speak to the outside: host.ts carries requests in and replies out. One of load, logits, sync, generate and
+// generateTogether runs at a time (host.ts sees to it).
 import { totalmem } from "node:os";
+import { mainSession } from "../protocol/engine";
 import type {
+  BatchMember,
   EngineReply,
   GenerateDone,
   LoadRequest,
@@ -11,23 +13,19 @@ import type {
   Prompt,
   SyncDone,
 } from "../protocol/engine";
-import { failure, RingsideFailure } from "../protocol/errors";
+import { failure } from "../protocol/errors";
 import type { NativeAddon, NativeGenerateOptions, NativeModel, NativeSession } from "./addonTypes";
+import { BatchSessions } from "./batchSessions";
+import { HeldSession } from "./heldSession";
 import { logSoftmaxRows } from "./logits";
-import { Pacer, PromptTokens, unwrap } from "./promptTokens";
 import { identityOf } from "./modelIdentity";
-import { boundaryAt, chunkTokens, keyAt, prefixKeys } from "./snapshotKeys";
+import { checkLength, PromptReading } from "./promptReading";
+import { Pacer, PromptTokens, unwrap } from "./promptTokens";
 import type { SnapshotModel } from "./snapshotFile";
-import { Snapshots } from "./snapshots";
 import type { SnapshotStore } from "./snapshotStore";
-import { SnapshotWriter } from "./snapshotWriter";
-import type { Line } from "./snapshotWriter";
-import { stopsOf, tokensBetweenStops } from "./stops";
 
 const progressMs = 100;
 const snapshotShareOfMemory = 1 / 8;
-/** Fewer tokens are read again as soon as their state has come from a disk. */
-const leastRestoredTokens = 256;
 
 /** One request's link to the outside: its interim replies, and whether it is still wanted. */
 export interface Call {
@@ -39,14 +37,11 @@ export interface Call {
 interface Loaded {
   readonly model: NativeModel;
   readonly info: ModelInfo & { readonly stopTokens: readonly number[] };
-  readonly session: NativeSession;
   readonly tokens: PromptTokens;
-  readonly snapshots: Snapshots;
-  readonly betweenStops: number;
-  /** null: states of this model are kept in memory only. */
-  readonly disk: { readonly model: SnapshotModel; readonly writer: SnapshotWriter } | null;
-  /** What the session holds, as far as is known. */
-  held: Int32Array;
+  readonly reading: PromptReading;
+  /** The session of the conversation. */
+  readonly main: HeldSession;
+  readonly batch: BatchSessions;
 }
 
 export interface SessionOptions {
@@ -59,16 +54,16 @@ export interface SessionOptions {
 export class ModelSession {
   readonly #options: SessionOptions;
   #loaded: Loaded | null = null;
-  /** The native session at work now, so that a cancel reaches it. */
-  #running: NativeSession | null = null;
+  /** The native sessions at work now by their numbers, so that a cancel reaches them. */
+  #running: ReadonlyMap<number, NativeSession> = new Map();
 
   constructor(options: SessionOptions) {
     this.#options = options;
   }
 
-  /** Stops the native call that runs now, if one does. */
-  interrupt(): void {
-    this.#running?.cancel();
+  /** Stops the native call that runs now, if one does; of a batch, only that session. */
+  interrupt(session: number = mainSession): void {
+    for (const [number, running] of this.#running) if (session === mainSession || session === number) running.cancel();
   }
 
   async load(request: LoadRequest, call: Call): Promise<ModelInfo> {
@@ -83,18 +78,15 @@ export class ModelSession {
     });
     const model = unwrap(result);
     const info = model.info();
-    const session = model.openSession();
-    if (!session.ok) model.close();
+    const main = openOrClose(model);
     const limitBytes = limitOfStates(info);
     this.#loaded = {
       model,
       info,
-      session: unwrap(session),
       tokens: new PromptTokens(model),
-      snapshots: new Snapshots(limitBytes, info),
-      betweenStops: tokensBetweenStops(info.contextTokens, info.stateBytes, limitBytes),
-      disk: await this.#diskFor(request, info, model),
-      held: new Int32Array(0),
+      reading: new PromptReading(model, info, limitBytes, await this.#diskFor(request, info, model)),
+      main,
+      batch: new BatchSessions(model, info, limitBytes),
     };
     const { stopTokens: _, ...told } = info;
     return told;
@@ -102,29 +94,32 @@ export class ModelSession {
 
   /** Resolves when the states that go to the disk are there. */
   async written(): Promise<void> {
-    await this.#loaded?.disk?.writer.written();
+    await this.#loaded?.reading.written();
   }
 
   async unload(): Promise<void> {
     const loaded = this.#loaded;
     if (loaded === null) return;
     this.#loaded = null;
-    await loaded.disk?.writer.stop();
-    loaded.snapshots.clear();
-    loaded.session.close();
+    await loaded.reading.close();
+    loaded.batch.close();
+    loaded.main.close();
     loaded.model.close();
   }
 
   /** null where states of this model cannot go to a disk, or must not. */
-  async #diskFor(request: LoadRequest, info: ModelInfo, native: NativeModel): Promise<Loaded["disk"]> {
+  async #diskFor(
+    request: LoadRequest,
+    info: ModelInfo,
+    native: NativeModel,
+  ): Promise<{ readonly model: SnapshotModel; readonly store: SnapshotStore } | null> {
     const store = await this.#options.store;
     const { stateBytes, pageBytes } = native.snapshotParts();
     if (store === null || stateBytes + pageBytes === 0) return null;
     // A model whose files cannot be read now was changed under us; then nothing is known of it.
     const identity = await identityOf(request, info, this.#options.addonPath).catch(() => null);
     if (identity === null) return null;
-    const model = { identity, stateBytes, pageBytes, contextTokens: info.contextTokens };
-    return { model, writer: new SnapshotWriter(store, model) };
+    return { store, model: { identity, stateBytes, pageBytes, contextTokens: info.contextTokens } };
   }
 
   async count(texts: readonly string[], call: Call): Promise<number[]> {
@@ -148,13 +143,14 @@ export class ModelSession {
   async logits(ids: readonly number[], split: readonly number[], call: Call): Promise<LogitsDone> {
     const { model, info } = this.#model();
     const session = unwrap(model.openSession());
+    const running = new Map([[mainSession, session]]);
     try {
       const { argmax, logprobs, last } = await logSoftmaxRows(
         ids,
         split,
         info.vocabRows,
         pacerFor(call),
-        async (piece) => unwrap(await this.#native(session, call, () => session.logits(piece))),
+        async (piece) => unwrap(await this.#native(running, call, () => session.logits(piece))),
       );
       const norms = Array.from(unwrap(session.stateNorms()));
       const stateNorms = Array.from({ length: info.linearLayers }, (_, layer) =>
@@ -166,144 +162,113 @@ export class ModelSession {
     }
   }
 
-  /** Reads from the longest state that is kept, in steps after which one is kept. `repository`: whose they are; "": memory only. */
-  async sync(prompt: Prompt, repository: string, call: Call): Promise<SyncDone> {
-    const startedMs = performance.now();
-    const loaded = this.#model();
-    const { tokens, ends } = await loaded.tokens.encode(prompt, pacerFor(call));
-    if (tokens.length === 0) throw failure("argument-invalid", "prompt", "at least 1 token", "0");
-    const limit = loaded.info.contextTokens;
-    if (tokens.length > limit)
-      throw failure("context-full", "prompt", `at most ${String(limit)} tokens`, String(tokens.length));
-
-    const baseTokens = ends[prompt.basePieces - 1] ?? 0;
-    const identity = loaded.disk?.model.identity ?? "";
-    const line: Line = { tokens, keys: prefixKeys(`${identity}\n${repository}`, tokens), label: repository };
-    const kept = await this.#longestKept(loaded, line, repository !== "");
-    const stops = stopsOf(ends.slice(0, prompt.basePieces), baseTokens, tokens.length, loaded.betweenStops);
-    const advanced = progressOf(tokens.length, kept, call);
-    let reusedTokens: number | null = null;
-    for (const stop of stops) {
-      const isEnd = stop === tokens.length;
-      // Reading to a stop that lies behind would throw away what the session holds.
-      if (!isEnd && (boundaryAt(stop) <= kept || loaded.snapshots.has(keyAt(line.keys, boundaryAt(stop)) ?? "")))
-        continue;
-      const reused = await this.#read(loaded, tokens.subarray(0, stop), line.keys, call, advanced);
-      reusedTokens ??= reused;
-      this.#keepState(loaded, line, repository !== "");
-    }
-    const reused = reusedTokens ?? 0;
-    return {
-      promptTokens: tokens.length,
-      reusedTokens: reused,
-      baseTokens,
-      baseTokensRead: Math.max(0, baseTokens - reused),
-      milliseconds: performance.now() - startedMs,
-    };
+  /** `repository`: whose states they are; "": they stay in memory. */
+  async sync(prompt: Prompt, repository: string, session: number, call: Call): Promise<SyncDone> {
+    const { tokens: encoder, info, main, batch, reading } = this.#model();
+    const { tokens, ends } = await encoder.encode(prompt, pacerFor(call));
+    checkLength(tokens, info.contextTokens);
+    if (session === mainSession) batch.close();
+    const held = session === mainSession ? main : batch.open(session, tokens.length);
+    const running = new Map([[session, held.native]]);
+    return reading.read(
+      held,
+      { tokens, ends, basePieces: prompt.basePieces, repository },
+      {
+        run: (start) => this.#native(running, call, start),
+        begin: (reusedTokens) => progressOf(tokens.length, reusedTokens, call),
+      },
+    );
   }
 
   async generate(request: Omit<NativeGenerateOptions, "stopTokens">, call: Call): Promise<GenerateDone> {
     const { maxTokens, sampler, promptLookup } = request;
-    const { session, info } = this.#model();
-    const startedMs = performance.now();
-    const first: { atMs?: number } = {};
-    const ids: number[] = [];
-    const result = await this.#native(session, call, () =>
-      session.generate({ maxTokens, sampler, stopTokens: info.stopTokens, promptLookup }, (batch, text) => {
-        first.atMs ??= performance.now() - startedMs;
-        ids.push(...batch);
-        call.reply({ type: "tokens", id: call.id, batch: { ids: Array.from(batch), text } });
+    const { main, info } = this.#model();
+    const told = new ToldTokens(mainSession, call);
+    const options = { maxTokens, sampler, stopTokens: info.stopTokens, promptLookup };
+    const result = await this.#native(new Map([[mainSession, main.native]]), call, () =>
+      main.native.generate(options, (ids, text) => {
+        told.add(ids, text);
       }),
     );
-    this.#remember(ids);
+    main.remember(told.ids);
     const generated = unwrap(result);
     if (generated.reason === "cancelled") throw failure("cancelled");
-    const milliseconds = performance.now() - startedMs;
-    return { ...generated, milliseconds, firstTokenMs: first.atMs ?? milliseconds };
+    return { ...generated, ...told.times() };
   }
 
-  /** How many of the tokens need not be read; what only a disk has comes to memory for it. */
-  async #longestKept(loaded: Loaded, line: Line, fromDisk: boolean): Promise<number> {
-    const own = ownTokens(loaded, line.tokens);
-    const inMemory = loaded.snapshots.longest(line.keys)?.boundary ?? 0;
-    const kept = Math.max(own, inMemory);
-    if (!fromDisk || loaded.disk === null) return kept;
-    return Math.max(kept, await this.#restore(loaded, line, kept + leastRestoredTokens));
-  }
-
-  /** The longest state on the disk of at least so many tokens; 0: none. One that is damaged is gone, so the next shorter is tried. */
-  async #restore(loaded: Loaded, { keys }: Line, leastTokens: number): Promise<number> {
-    const store = await this.#options.store;
-    if (store === null || loaded.disk === null) return 0;
-    for (let index = keys.length - 1; (index + 1) * chunkTokens >= leastTokens; index -= 1) {
-      const key = keys[index] ?? "";
-      if (!store.has(key)) continue;
-      const whole = await store.get(loaded.disk.model, key);
-      if (whole === null) continue;
-      const snapshot = loaded.model.importSnapshot(whole.tokens, whole.state, whole.pages);
-      if (!snapshot.ok) {
-        if (snapshot.error.kind !== "out-of-memory") await store.forget(key);
-        continue;
-      }
-      loaded.snapshots.keep(keys, snapshot.value);
-      return whole.tokens.length;
+  /** Ends the sessions: the answers are what was wanted of them. */
+  async generateTogether(members: readonly BatchMember[], call: Call): Promise<GenerateDone[]> {
+    const { batch, info } = this.#model();
+    const sessions = members.map(({ session }) => batch.get(session).native);
+    const told = members.map(({ session }) => new ToldTokens(session, call));
+    const options = members.map(({ maxTokens, sampler, promptLookup }) => ({
+      maxTokens,
+      sampler,
+      stopTokens: info.stopTokens,
+      promptLookup,
+    }));
+    const running = new Map(members.map(({ session }) => [session, batch.get(session).native]));
+    try {
+      const result = await this.#native(running, call, () =>
+        this.#options.openAddon().generateTogether(sessions, options, (index, ids, text) => {
+          told[index]?.add(ids, text);
+        }),
+      );
+      const generated = unwrap(result);
+      if (call.cancelled) throw failure("cancelled");
+      return generated.map((done, index) => ({ ...done, ...(told[index] as ToldTokens).times() }));
+    } finally {
+      batch.close();
     }
-    return 0;
   }
 
-  /** A state too many for the memory is one less that is kept, not a failure. */
-  #keepState(loaded: Loaded, line: Line, onDisk: boolean): void {
-    const taken = loaded.session.snapshot();
-    if (!taken.ok) {
-      if (taken.error.kind === "out-of-memory") return;
-      throw new RingsideFailure(taken.error);
-    }
-    const snapshot = taken.value;
-    if (snapshot.position() === 0) {
-      snapshot.close();
-      return;
-    }
-    loaded.snapshots.keep(line.keys, snapshot);
-    if (onDisk) loaded.disk?.writer.add(line, snapshot);
-  }
-
-  async #read(
-    loaded: Loaded,
-    tokens: Int32Array,
-    keys: readonly string[],
-    call: Call,
-    advanced: (position: number) => void,
-  ): Promise<number> {
-    const best = loaded.snapshots.longest(keys.slice(0, Math.floor((tokens.length - 1) / chunkTokens)));
-    const result = await this.#native(loaded.session, call, () =>
-      loaded.session.sync(tokens, best === null ? [] : [best.snapshot], advanced),
-    );
-    loaded.held = tokens.slice(0, loaded.session.position());
-    return unwrap(result).reused;
-  }
-
-  async #native<T>(session: NativeSession, call: Call, start: () => Promise<T>): Promise<T> {
+  async #native<T>(running: ReadonlyMap<number, NativeSession>, call: Call, start: () => Promise<T>): Promise<T> {
     if (call.cancelled) throw failure("cancelled");
-    this.#running = session;
+    this.#running = running;
     try {
       return await start();
     } finally {
-      this.#running = null;
+      this.#running = new Map();
     }
-  }
-
-  #remember(generated: readonly number[]): void {
-    const loaded = this.#loaded;
-    if (loaded === null) return;
-    const held = new Int32Array(loaded.held.length + generated.length);
-    held.set(loaded.held);
-    held.set(generated, loaded.held.length);
-    loaded.held = held.subarray(0, loaded.session.position());
   }
 
   #model(): Loaded {
     if (this.#loaded === null) throw failure("model-not-loaded");
     return this.#loaded;
+  }
+}
+
+/** What a session generated in one call, told as it comes, and when. */
+class ToldTokens {
+  readonly ids: number[] = [];
+  readonly #startedMs = performance.now();
+  #firstMs: number | null = null;
+
+  constructor(
+    private readonly session: number,
+    private readonly call: Call,
+  ) {}
+
+  add(ids: Int32Array, text: string): void {
+    this.#firstMs ??= performance.now() - this.#startedMs;
+    this.ids.push(...ids);
+    const { id, reply } = this.call;
+    reply({ type: "tokens", id, session: this.session, batch: { ids: Array.from(ids), text } });
+  }
+
+  times(): Pick<GenerateDone, "milliseconds" | "firstTokenMs"> {
+    const milliseconds = performance.now() - this.#startedMs;
+    return { milliseconds, firstTokenMs: this.#firstMs ?? milliseconds };
+  }
+}
+
+/** A model without a session is of no use. */
+function openOrClose(model: NativeModel): HeldSession {
+  try {
+    return HeldSession.open(model);
+  } catch (cause) {
+    model.close();
+    throw cause;
   }
 }
 
@@ -321,14 +286,6 @@ async function eachText<T, R>(items: readonly T[], call: Call, work: (item: T) =
     await pacer.pause();
   }
   return results;
-}
-
-/** How far the session itself has read these tokens: it can go back to the start of its open chunk and no further. */
-function ownTokens({ session, held }: Loaded, tokens: Int32Array): number {
-  if (session.position() !== held.length) return 0;
-  const differs = held.findIndex((token, index) => token !== tokens[index]);
-  const common = differs < 0 ? held.length : differs;
-  return common >= boundaryAt(held.length) ? common : 0;
 }
 
 /** The rest of the memory is for the model; on a GPU its own plan has room for a state or two (native/cuda/memory_plan.h). */

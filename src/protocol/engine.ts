@@ -2,7 +2,7 @@
 // Imports nothing but this room. Every message is validated on arrival (validate.ts) and framed by frame.ts.
 import type { RingsideError } from "./errors";
 
-export const engineProtocolVersion = 3;
+export const engineProtocolVersion = 4;
 
 /** With this code the engine process ends when it lost its device: no further call on it could succeed ("device-lost"). */
 export const deviceLostExitCode = 86;
@@ -35,6 +35,10 @@ export type BackendName = (typeof backendNames)[number];
 
 /** The longest name under which what was read of a repository is kept. */
 export const repositoryCharacters = 4_096;
+
+/** The session of the conversation. The others, up to the last, hold the prompts of which the answers are generated together. */
+export const mainSession = 0;
+export const lastSession = 64;
 
 /** The longest name of a device: it tells, where that is so, why the model is not on a GPU. */
 export const deviceCharacters = 512;
@@ -132,6 +136,14 @@ export interface GenerateDone {
   readonly drafted: number;
   readonly accepted: number;
 }
+/** One of the sessions whose answers are generated together. */
+export interface BatchMember {
+  /** From 1 to lastSession. */
+  readonly session: number;
+  readonly maxTokens: number;
+  readonly sampler: SamplerOptions;
+  readonly promptLookup: boolean;
+}
 export interface LogitsDone {
   readonly argmax: readonly number[];
   readonly logprobs: readonly number[];
@@ -148,7 +160,13 @@ export type EngineRequest =
   | { readonly type: "tokenize"; readonly id: number; readonly texts: readonly string[]; readonly special: boolean }
   | { readonly type: "detokenize"; readonly id: number; readonly ids: readonly (readonly number[])[] }
   | { readonly type: "logits"; readonly id: number; readonly ids: readonly number[]; readonly split: readonly number[] }
-  | { readonly type: "sync"; readonly id: number; readonly prompt: Prompt; readonly repository: string }
+  | {
+      readonly type: "sync";
+      readonly id: number;
+      readonly prompt: Prompt;
+      readonly repository: string;
+      readonly session: number;
+    }
   | {
       readonly type: "generate";
       readonly id: number;
@@ -156,13 +174,15 @@ export type EngineRequest =
       readonly sampler: SamplerOptions;
       readonly promptLookup: boolean;
     }
-  | { readonly type: "cancel"; readonly id: number; readonly target: number };
+  | { readonly type: "generateTogether"; readonly id: number; readonly members: readonly BatchMember[] }
+  /** `session`: of a batch, the one to stop; mainSession: all of the target. */
+  | { readonly type: "cancel"; readonly id: number; readonly target: number; readonly session: number };
 
 /** Host → client. Exactly one of `result` or `failed` ends each request. */
 export type EngineReply =
   | { readonly type: "progress"; readonly id: number; readonly fraction: number }
   | { readonly type: "syncProgress"; readonly id: number; readonly progress: SyncProgress }
-  | { readonly type: "tokens"; readonly id: number; readonly batch: TokenBatch }
+  | { readonly type: "tokens"; readonly id: number; readonly session: number; readonly batch: TokenBatch }
   | { readonly type: "result"; readonly id: number; readonly result: EngineResult }
   | { readonly type: "failed"; readonly id: number; readonly error: RingsideError };
 
@@ -176,6 +196,7 @@ export type EngineResult =
   | { readonly of: "logits"; readonly logits: LogitsDone }
   | { readonly of: "sync"; readonly sync: SyncDone }
   | { readonly of: "generate"; readonly generate: GenerateDone }
+  | { readonly of: "generateTogether"; readonly generate: readonly GenerateDone[] }
   | { readonly of: "cancel" };
 
 export type EngineState = "stopped" | "starting" | "loading" | "ready" | "reading" | "generating" | "failed";
@@ -217,14 +238,31 @@ export interface EnginePort {
   countTokens(texts: readonly string[], signal?: AbortSignal): Promise<readonly number[]>;
   sync(
     prompt: Prompt,
-    /** `repository`: its name, if what is read of it may be kept on this machine's disk, and found under this name alone. */
-    options?: { onProgress?: (progress: SyncProgress) => void; signal?: AbortSignal; repository?: string },
+    /**
+     * `repository`: its name, if what is read of it may be kept on this machine's disk, and found under this name alone.
+     * `session`: one of those that generate together, which stay until they have or until the main session reads; "out-of-memory"
+     * with the subject "sessions" says that there is no room for one more.
+     */
+    options?: {
+      onProgress?: (progress: SyncProgress) => void;
+      signal?: AbortSignal;
+      repository?: string;
+      session?: number;
+    },
   ): Promise<SyncDone>;
   generate(
     /** `promptLookup` (default true) changes the speed and no token. */
     request: { maxTokens: number; sampler: SamplerOptions; promptLookup?: boolean },
     options: { onTokens: (batch: TokenBatch) => void; signal?: AbortSignal },
   ): Promise<GenerateDone>;
+  /**
+   * Each pass over the weights serves all members, and each gets the tokens that it would get alone. A member's own signal ends
+   * that one, with the reason "cancelled". A failure is of the whole batch. Results in the order of the members.
+   */
+  generateTogether(
+    members: readonly (BatchMember & { readonly signal?: AbortSignal })[],
+    options: { onTokens: (session: number, batch: TokenBatch) => void; signal?: AbortSignal },
+  ): Promise<readonly GenerateDone[]>;
   tokenize(texts: readonly string[], special: boolean): Promise<readonly (readonly number[])[]>;
   detokenize(ids: readonly (readonly number[])[]): Promise<readonly string[]>;
   logits(ids: readonly number[], split: readonly number[]): Promise<LogitsDone>;

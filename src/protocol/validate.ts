@@ -5,12 +5,15 @@ import {
   deviceCharacters,
   isaNames,
   kvFormats,
+  lastSession,
+  mainSession,
   maxDeviceMemoryBytes,
   maxDevices,
   maxThreads,
   repositoryCharacters,
 } from "./engine";
 import type {
+  BatchMember,
   EngineReply,
   EngineRequest,
   EngineResult,
@@ -91,6 +94,21 @@ const sampler: Check<SamplerOptions> = object<SamplerOptions>({
   seed: integer(0, Number.MAX_SAFE_INTEGER),
 });
 
+const session = integer(mainSession, lastSession);
+const member: Check<BatchMember> = object<BatchMember>({
+  session: integer(mainSession + 1, lastSession),
+  maxTokens: integer(1, maxTokens),
+  sampler,
+  promptLookup: truth,
+});
+/** At least one, each session once. */
+const members: Check<readonly BatchMember[]> = (value, field) => {
+  const checked = list(lastSession, member)(value, field);
+  integer(1, lastSession)(checked.length, `${field}.length`);
+  integer(checked.length, checked.length)(new Set(checked.map((one) => one.session)).size, `${field} that differ`);
+  return checked;
+};
+
 const promptPart: Check<PromptPart> = (value, field) =>
   typeof value === "object" && value !== null && Object.hasOwn(value, "special")
     ? object<{ special: string }>({ special: shortText })(value, field)
@@ -142,9 +160,10 @@ const request: Check<EngineRequest> = tagged<"type", EngineRequest>("type", {
   tokenize: { id: requestId, texts, special: truth },
   detokenize: { id: requestId, ids: list(maxTextsPerRequest, ids) },
   logits: { id: requestId, ids, split: list(maxTokens, integer(1, maxTokens)) },
-  sync: { id: requestId, prompt, repository: text(repositoryCharacters) },
+  sync: { id: requestId, prompt, repository: text(repositoryCharacters), session },
   generate: { id: requestId, maxTokens: integer(1, maxTokens), sampler, promptLookup: truth },
-  cancel: { id: requestId, target: requestId },
+  generateTogether: { id: requestId, members },
+  cancel: { id: requestId, target: requestId, session },
 });
 
 const result: Check<EngineResult> = tagged<"of", EngineResult>("of", {
@@ -157,13 +176,14 @@ const result: Check<EngineResult> = tagged<"of", EngineResult>("of", {
   logits: { logits: logitsDone },
   sync: { sync: syncDone },
   generate: { generate: generateDone },
+  generateTogether: { generate: list(lastSession, generateDone) },
   cancel: {},
 });
 
 const reply: Check<EngineReply> = tagged<"type", EngineReply>("type", {
   progress: { id: requestId, fraction: decimal(0, 1) },
   syncProgress: { id: requestId, progress: syncProgress },
-  tokens: { id: requestId, batch: tokenBatch },
+  tokens: { id: requestId, session, batch: tokenBatch },
   result: { id: requestId, result },
   failed: { id: requestId, error: ringsideError },
 });

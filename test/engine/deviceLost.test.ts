@@ -108,7 +108,7 @@ test("the process tells its client, then ends with a code of its own", async () 
     ["extend 1"],
     [
       { type: "load", id: 1, load },
-      { type: "sync", id: 2, prompt, repository: "" },
+      { type: "sync", id: 2, prompt, repository: "", session: 0 },
       { type: "count", id: 3, texts: ["never answered"] },
     ],
   );

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { parseEngineReply, parseEngineRequest } from "../../src/protocol/validate";
 import { failure, RingsideFailure } from "../../src/protocol/errors";
+import { lastSession } from "../../src/protocol/engine";
 import type { EngineReply, EngineRequest } from "../../src/protocol/engine";
 
 const sampler = { temperature: 0.7, topP: 0.9, repetitionPenalty: 1.1, seed: 5 };
@@ -37,6 +38,7 @@ const load = {
   device: 0,
 } as const;
 
+const member = { session: 1, maxTokens: 5, sampler, promptLookup: true };
 const requests: readonly EngineRequest[] = [
   { type: "hello", id: 1, version: 1 },
   { type: "load", id: 1, load },
@@ -50,14 +52,16 @@ const requests: readonly EngineRequest[] = [
     id: 1,
     prompt: { pieces: [{ parts: [{ special: "<role>" }, { text: "x" }] }], basePieces: 1 },
     repository: "/r",
+    session: 3,
   },
   { type: "generate", id: 1, maxTokens: 5, sampler, promptLookup: true },
-  { type: "cancel", id: 2, target: 1 },
+  { type: "generateTogether", id: 1, members: [member] },
+  { type: "cancel", id: 2, target: 1, session: 0 },
 ];
 const replies: readonly EngineReply[] = [
   { type: "progress", id: 1, fraction: 0.5 },
   { type: "syncProgress", id: 1, progress: { position: 1, promptTokens: 2, reusedTokens: 0, tokensPerSecond: 3.5 } },
-  { type: "tokens", id: 1, batch: { ids: [1], text: "x" } },
+  { type: "tokens", id: 1, session: 2, batch: { ids: [1], text: "x" } },
   { type: "failed", id: 1, error: { kind: "tensor-shape", subject: "t", expected: "a", actual: "b" } },
   { type: "result", id: 1, result: { of: "hello", version: 1, pid: 5 } },
   { type: "result", id: 1, result: { of: "load", info } },
@@ -84,6 +88,14 @@ const replies: readonly EngineReply[] = [
     result: {
       of: "generate",
       generate: { reason: "token-limit", tokens: 3, milliseconds: 1.5, firstTokenMs: 0.5, drafted: 4, accepted: 2 },
+    },
+  },
+  {
+    type: "result",
+    id: 1,
+    result: {
+      of: "generateTogether",
+      generate: [{ reason: "cancelled", tokens: 3, milliseconds: 1.5, firstTokenMs: 0.5, drafted: 4, accepted: 2 }],
     },
   },
   { type: "result", id: 1, result: { of: "cancel" } },
@@ -173,7 +185,11 @@ test("integers refuse fractions and values just outside their range", () => {
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, repetitionPenalty: 0.99 } },
     { type: "generate", id: 1, maxTokens: 1, sampler: { ...sampler, seed: 0.5 } },
     { type: "detokenize", id: 1, ids: [[2 ** 31]] },
-    { type: "sync", id: 1, prompt: { pieces: [], basePieces: 1 }, repository: "" },
+    { type: "sync", id: 1, prompt: { pieces: [], basePieces: 1 }, repository: "", session: 0 },
+    { type: "sync", id: 1, prompt: { pieces: [], basePieces: 0 }, repository: "", session: lastSession + 1 },
+    { type: "generateTogether", id: 1, members: [] },
+    { type: "generateTogether", id: 1, members: [{ ...member, session: 0 }] },
+    { type: "generateTogether", id: 1, members: [member, { ...member, session: 2 }, member] },
     { type: "logits", id: 1, ids: [1], split: [0] },
   ];
   for (const value of outside) assert.throws(() => parseEngineRequest(value), RingsideFailure, JSON.stringify(value));
