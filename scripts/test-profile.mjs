@@ -11,6 +11,8 @@ export const testSettings = {
   "extensions.ignoreRecommendations": true,
   "security.workspace.trust.enabled": false,
   "chat.disableAIFeatures": true,
+  // A test says itself when what is read: what runs beside it by itself would change what it sees.
+  "ringside.readAhead": "off",
 };
 
 /** The same with workspace trust as users have it: a new folder opens in Restricted Mode, without a question about it. */

@@ -101,12 +101,17 @@ export function profileIn(folder, settings) {
     extensions: path.join(folder, "extensions"),
     server: path.join(folder, "server"),
   };
-  const settingsFile = path.join(profile.data, "User", "settings.json");
-  if (!fs.existsSync(settingsFile)) {
-    fs.mkdirSync(path.dirname(settingsFile), { recursive: true });
-    fs.writeFileSync(settingsFile, `${JSON.stringify(settings, null, 2)}\n`);
-  }
+  // Ours are settings of the machine, and the browser's extension host is on another one: the server's.
+  const own = Object.fromEntries(Object.entries(settings).filter(([name]) => name.startsWith("ringside.")));
+  writeOnce(path.join(profile.data, "User", "settings.json"), settings);
+  if (Object.keys(own).length > 0) writeOnce(path.join(profile.data, "Machine", "settings.json"), own);
   return profile;
+}
+
+function writeOnce(file, settings) {
+  if (fs.existsSync(file)) return;
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, `${JSON.stringify(settings, null, 2)}\n`);
 }
 
 const profileArgs = (profile) => [

@@ -2,7 +2,7 @@
 // reasoning that runs too long. Must never know where the prompt's files came from.
 import type { EnginePort, GenerateDone, SamplerOptions, SyncDone, SyncProgress } from "../protocol/engine";
 import { RingsideFailure } from "../protocol/errors";
-import type { AskEvent, DoneReason, Effort } from "../protocol/qa";
+import type { DoneReason, Effort, ReadingProgress } from "../protocol/qa";
 import { LoopDetector } from "./loop";
 import { buildPrompt } from "./prompt";
 import type { PromptRequest } from "./prompt";
@@ -20,7 +20,7 @@ export interface GenerationRequest {
 
 export interface GenerationSink {
   readonly phase: (phase: "reading" | "reasoning" | "answering") => void;
-  readonly reading: (progress: Omit<Extract<AskEvent, { type: "reading" }>, "type">) => void;
+  readonly reading: (progress: ReadingProgress) => void;
   /** The new text and the tokens since the last call. */
   readonly reasoning: (text: string, tokens: number) => void;
   readonly answer: (text: string) => void;
@@ -66,6 +66,11 @@ export async function generateAnswer(
   return first.joined(sync, second, rest);
 }
 
+export function readingProgress({ position, promptTokens, tokensPerSecond }: SyncProgress): ReadingProgress {
+  const secondsLeft = tokensPerSecond > 0 ? Math.max(0, promptTokens - position) / tokensPerSecond : 0;
+  return { position, promptTokens, tokensPerSecond, secondsLeft };
+}
+
 async function read(
   prompt: PromptRequest,
   repository: string,
@@ -76,9 +81,8 @@ async function read(
   sink.phase("reading");
   return engine.sync(buildPrompt(prompt), {
     repository,
-    onProgress: ({ position, promptTokens, tokensPerSecond }: SyncProgress) => {
-      const secondsLeft = tokensPerSecond > 0 ? Math.max(0, promptTokens - position) / tokensPerSecond : 0;
-      sink.reading({ position, promptTokens, tokensPerSecond, secondsLeft });
+    onProgress: (progress) => {
+      sink.reading(readingProgress(progress));
     },
     ...(signal === undefined ? {} : { signal }),
   });

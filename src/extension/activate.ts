@@ -1,11 +1,14 @@
 // The extension's entry: it makes the parts and joins them; what they do stands in their own files. Nothing here reads a file of
-// the workspace or starts the engine: that begins when a view is shown or a question asked.
-import { commands, window, workspace } from "vscode";
+// the workspace or starts the engine: that begins when a view is shown, a question asked, or the editor has been idle for a while.
+import { commands, window } from "vscode";
 import type { ExtensionContext } from "vscode";
 import { ModelLibrary } from "../models/library";
-import { failure } from "../protocol/errors";
 import { createAsker } from "./answering";
+import { BackgroundReading } from "./backgroundReading";
+import { registerContextView } from "./contextCommands";
+import { ContextTree } from "./contextView";
 import { Conversation } from "./conversation";
+import { forgetDeleted, registerDeleteAllData } from "./deleteAllData";
 import { EngineAccess } from "./engineAccess";
 import { registerFolderChoice } from "./folders";
 import { installationOf } from "./installation";
@@ -23,6 +26,8 @@ import { wordError } from "./words";
 const foldersKey = "ringside.modelFolders";
 
 export function activate(context: ExtensionContext): void {
+  const startMs = performance.now();
+  forgetDeleted(context.workspaceState, context.globalState);
   const log = window.createOutputChannel("Ringside", { log: true });
   const installation = installationOf(context);
   const engine = new EngineAccess(installation, log);
@@ -37,51 +42,47 @@ export function activate(context: ExtensionContext): void {
     write: (folders) => context.globalState.update(foldersKey, folders),
   });
   const tree = new ModelsTree(library, engine);
+  const contextTree = new ContextTree(repository, preparation, (message) => log.warn(`context view: ${message}`));
 
-  // Another folder is another conversation's subject: what was read is gone, and a running question with it.
-  const prepareAgain = (): void => {
-    preparation.forget();
-    void preparation.stop().then(() => {
-      if (conversation.activeTurn === null) preparation.start();
-    });
-  };
-  let wasAnswering = false;
-  const tellAnswering = (): void => {
-    const isAnswering = conversation.activeTurn !== null;
-    if (isAnswering === wasAnswering) return;
-    wasAnswering = isAnswering;
-    void commands.executeCommand("setContext", "ringside.isAnswering", isAnswering);
-  };
+  const background = new BackgroundReading({ repository, engine, preparation, conversation });
   context.subscriptions.push(
     log,
     engine,
     repository,
     preparation,
+    background,
     panel,
-    { dispose: conversation.listen({ onTurns: tellAnswering, onEvent: tellAnswering }) },
     window.registerWebviewViewProvider(qaView, panel),
-    repository.onDidChangeFolders(() => {
-      conversation.fail(failure("repository-gone").error);
-      prepareAgain();
-    }),
-    repository.onDidChangeScope(() => prepareAgain()),
-    workspace.onDidGrantWorkspaceTrust(() => prepareAgain()),
     commands.registerCommand("ringside.ask", (text: unknown) =>
       typeof text === "string" ? questions.ask(text) : panel.focus(),
     ),
-    commands.registerCommand("ringside.stop", () => conversation.stop()),
+    commands.registerCommand("ringside.stop", () => background.stop()),
     commands.registerCommand("ringside.newConversation", async () => {
       conversation.clear();
       await panel.focus();
     }),
     commands.registerCommand("ringside.showLog", () => log.show()),
-    registerFolderChoice(repository),
+    ...registerFolderChoice(repository),
+    ...registerContextView({
+      tree: contextTree,
+      repository,
+      preparation,
+      planAgain: () => background.planAgain(),
+    }),
+    registerDeleteAllData({
+      folder: installation.storage,
+      workspaceState: context.workspaceState,
+      globalState: context.globalState,
+      readAhead: background.readAhead,
+      ...{ conversation, engine, preparation, repository },
+    }),
     ...registerReadList(repository, preparation),
     ...registerSelection(questions, repository),
     ...registerModelsView(tree),
     ...registerModelCommands({ library, engine, tree }),
     ...registerStatusBar(engine),
   );
+  log.debug(`activated in ${(performance.now() - startMs).toFixed(1)} ms`);
   // `npm start` asks for this. Installed by hand, the extension never opens its view uninvited.
   if (process.env["RINGSIDE_SHOW_PANEL"] === "1") void panel.focus();
 }

@@ -22,19 +22,24 @@ export function createAsker(repository: Repository, engine: EngineAccess, prepar
     let isLoading = true;
     const watch = (event: AskEvent): void => {
       if (event.type === "phase" && event.phase === "planning") isLoading = false;
+      if (event.type === "reading") engine.noteReading(event);
+      else if (event.type !== "scan") engine.noteReading(null);
       if (event.type === "failed" && isLoading && isOfModel(event.error)) {
         engine.noteLoadFailure(load.folder, new RingsideFailure(event.error));
       }
       sink(event);
     };
+    const noteRead = preparation.markChanges();
     const outcome = await ask(
-      { ...question, scope: repository.scope },
+      { ...question, scope: repository.scope, choices: repository.choices },
       { context: open.context, engine: engine.port, load, repository: repositoryName() },
       watch,
       signal,
     );
     // Other folders may be open by now, of which this plan says nothing.
-    if (outcome.plan !== null && repository.open === open) preparation.learn(outcome.plan);
+    if (outcome.plan === null || repository.open !== open) return;
+    preparation.learn(outcome.plan);
+    if (outcome.stats !== null) noteRead();
   };
 }
 

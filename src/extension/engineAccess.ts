@@ -6,6 +6,7 @@ import { createEngineClient } from "../engine/client";
 import type { EnginePort, EngineStatus, LoadRequest } from "../protocol/engine";
 import { RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
+import type { ReadingProgress } from "../protocol/qa";
 import type { Installation } from "./installation";
 import { readSettings, section } from "./settings";
 import type { Disposable } from "./disposable";
@@ -16,7 +17,10 @@ export class EngineAccess implements Disposable {
   readonly #changed = new EventEmitter<EngineStatus>();
   readonly #subscriptions: Disposable[] = [];
   readonly #loadErrors = new Map<string, RingsideError>();
+  readonly #read = new EventEmitter<ReadingProgress | null>();
+  #reading: ReadingProgress | null = null;
   readonly onDidChange = this.#changed.event;
+  readonly onDidRead = this.#read.event;
 
   constructor(installation: Installation, log: LogOutputChannel) {
     this.#installation = installation;
@@ -33,7 +37,18 @@ export class EngineAccess implements Disposable {
     const settings = workspace.onDidChangeConfiguration((event) => {
       if (event.affectsConfiguration(section)) this.#changed.fire(this.port.status());
     });
-    this.#subscriptions.push(settings, this.#changed);
+    this.#subscriptions.push(settings, this.#changed, this.#read);
+  }
+
+  /** How far the prompt is read that is being read now, with a question or without one. */
+  get reading(): ReadingProgress | null {
+    return this.#reading;
+  }
+
+  noteReading(progress: ReadingProgress | null): void {
+    if (progress === this.#reading) return;
+    this.#reading = progress;
+    this.#read.fire(progress);
   }
 
   /** The model that questions are asked of. */

@@ -1,7 +1,9 @@
-// Owns: the choice of the folders that are read. Offers the folders that hold text, with how much.
+// Owns: the choice of the folders that are read, and of those of which the outline is enough. Offers the folders that hold text,
+// with how much.
 import { commands, l10n, ProgressLocation, window } from "vscode";
 import type { QuickPickItem } from "vscode";
 import type { RepositoryScan } from "../context/scan";
+import { withChoice } from "./fileChoices";
 import { rounded } from "./modelFacts";
 import type { Repository } from "./repository";
 import { workspaceState } from "./trust";
@@ -11,13 +13,41 @@ import type { Disposable } from "./disposable";
 const deepestLevel = 4;
 const mostOffered = 2_000;
 
-export function registerFolderChoice(repository: Repository): Disposable {
-  return commands.registerCommand("ringside.chooseFolders", async () => {
-    const scan = await scanForChoice(repository);
-    if (scan === null) return;
-    const chosen = await pickFolders(scan, repository.scope);
-    if (chosen !== undefined) await repository.setScope(chosen);
-  });
+export function registerFolderChoice(repository: Repository): Disposable[] {
+  return [
+    commands.registerCommand("ringside.chooseFolders", async () => {
+      const scan = await scanForChoice(repository);
+      if (scan === null) return;
+      const chosen = await pickFolders(scan, repository.scope, {
+        title: l10n.t("Folders to Read"),
+        placeHolder: l10n.t("Choose the folders to read; choose none to read all"),
+      });
+      if (chosen !== undefined) await repository.setScope(chosen);
+    }),
+    commands.registerCommand("ringside.outlineFolders", async () => {
+      const scan = await scanForChoice(repository);
+      if (scan === null) return;
+      const { choices } = repository;
+      const outlined = Object.keys(choices).filter((path) => path.endsWith("/") && choices[path] === "outline");
+      const chosen = await pickFolders(
+        scan,
+        outlined.map((path) => path.slice(0, -1)),
+        {
+          title: l10n.t("Folders to Outline"),
+          placeHolder: l10n.t("Choose the folders of which only signatures and comments are read"),
+        },
+      );
+      if (chosen === undefined) return;
+      const cleared = withChoice(choices, outlined, null);
+      await repository.setChoices(
+        withChoice(
+          cleared,
+          chosen.map((folder) => `${folder}/`),
+          "outline",
+        ),
+      );
+    }),
+  ];
 }
 
 /** The last scan, or a new one where reading is allowed without a question. */
@@ -47,11 +77,15 @@ interface FolderItem extends QuickPickItem {
 }
 
 /** undefined: the choice was given up; empty: everything. */
-async function pickFolders(scan: RepositoryScan, scope: readonly string[]): Promise<string[] | undefined> {
+async function pickFolders(
+  scan: RepositoryScan,
+  picked: readonly string[],
+  words: { readonly title: string; readonly placeHolder: string },
+): Promise<string[] | undefined> {
   const items = foldersOf(scan).map(([folder, files]): FolderItem => ({
     label: folder,
     description: files === 1 ? l10n.t("1 file") : l10n.t("{0} files", rounded(files)),
-    picked: scope.includes(folder),
+    picked: picked.includes(folder),
     folder,
   }));
   if (items.length === 0) {
@@ -61,8 +95,7 @@ async function pickFolders(scan: RepositoryScan, scope: readonly string[]): Prom
   const chosen = await window.showQuickPick(items, {
     canPickMany: true,
     matchOnDescription: true,
-    title: l10n.t("Folders to Read"),
-    placeHolder: l10n.t("Choose the folders to read; choose none to read all"),
+    ...words,
   });
   return chosen === undefined ? undefined : outermost(chosen.map(({ folder }) => folder));
 }

@@ -9,7 +9,9 @@ export interface Installation {
   readonly embeddedModel: string;
   /** The only folder that a page may load from. */
   readonly pages: Uri;
-  /** Where what was read is kept, on this machine and for this user alone. */
+  /** Where the extension keeps files, on this machine and for this user alone. */
+  readonly storage: string;
+  /** Where what was read is kept. */
   readonly snapshots: string;
 }
 
@@ -19,6 +21,7 @@ export function installationOf({ extensionUri, extensionPath, globalStorageUri }
     addon: path.join(extensionPath, "dist", "native", "ringside.node"),
     embeddedModel: path.join(extensionPath, "media", "nano"),
     pages: Uri.joinPath(extensionUri, "dist", "webview"),
+    storage: globalStorageUri.fsPath,
     snapshots: path.join(globalStorageUri.fsPath, "snapshots"),
   };
 }

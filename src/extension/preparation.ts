@@ -1,26 +1,44 @@
-// Owns: what the panel shows before a question: how much of the folder would be read, and three questions made from it. Runs in
-// the background of a trusted folder only, and gives way to every question. Must never tell of its failures but in the log.
+// Owns: what is done before a question: planning how much of the folder would be read, three questions made from it and, when it
+// is told to, the reading itself. Runs in the background of a trusted folder only, and gives way to every question. Must never
+// tell of its failures but in the log.
 import { EventEmitter } from "vscode";
 import type { LogOutputChannel } from "vscode";
+import { readingProgress } from "../answer/generation";
 import { planQuestion } from "../answer/preview";
+import { buildPrompt } from "../answer/prompt";
 import { suggestQuestions } from "../answer/suggestions";
 import type { ContextPlan } from "../context/plan";
+import type { SyncProgress } from "../protocol/engine";
 import { failure } from "../protocol/errors";
 import type { PlanSummary } from "../protocol/qa";
 import type { EngineAccess } from "./engineAccess";
 import type { OpenRepository, Repository } from "./repository";
-import { workspaceState } from "./trust";
+import { repositoryName, workspaceState } from "./trust";
 import { errorOf, wordError } from "./words";
 import type { Disposable } from "./disposable";
+
+interface Running {
+  readonly abort: AbortController;
+  /** Whether the model has read everything. */
+  readonly ended: Promise<boolean>;
+  readonly reads: boolean;
+}
 
 export class Preparation implements Disposable {
   readonly #repository: Repository;
   readonly #engine: EngineAccess;
   readonly #log: LogOutputChannel;
   readonly #changed = new EventEmitter<void>();
-  #running: { readonly abort: AbortController; readonly ended: Promise<void> } | null = null;
+  #running: Running | null = null;
+  #stops = 0;
   #coverage: PlanSummary | null = null;
   #suggestions: readonly string[] = [];
+  /** The base that the suggestions were made from. */
+  #suggestedFrom = "";
+  #readPaths: ReadonlySet<string> = new Set();
+  /** Folders end with "/". */
+  #ignoredPaths: ReadonlySet<string> = new Set();
+  #changedPaths: ReadonlySet<string> = new Set();
   readonly onDidChange = this.#changed.event;
 
   constructor(repository: Repository, engine: EngineAccess, log: LogOutputChannel) {
@@ -37,49 +55,127 @@ export class Preparation implements Disposable {
     return this.#suggestions;
   }
 
-  /** Does nothing where it is not allowed to read, or already at it. */
+  /** Files that are another on the disk than the model read. */
+  get changedFiles(): number {
+    return this.#changedPaths.size;
+  }
+
+  get isReading(): boolean {
+    return this.#running?.reads === true;
+  }
+
+  /** Plans. Does nothing where it is not allowed to read, or already at it. */
   start(): void {
-    const { open } = this.#repository;
-    if (this.#running !== null || open === null || workspaceState() !== "ready") return;
-    const abort = new AbortController();
-    const ended = this.#prepare(open, abort.signal).catch((cause: unknown) => {
-      const error = errorOf(cause);
-      if (error.kind !== "cancelled") this.#log.warn(`preparing: ${wordError(error)}`);
-    });
-    this.#running = { abort, ended };
-    void ended.then(() => {
-      if (this.#running?.abort === abort) this.#running = null;
-    });
+    if (this.#running === null) this.#begin(false);
+  }
+
+  /** Plans, and lets the model read what every question reads; true when it has. Never rejects. */
+  async readAhead(): Promise<boolean> {
+    const stops = this.#stops;
+    while (this.#running?.reads === false) await this.#running.ended;
+    // Whoever stopped the planning wants the engine now.
+    if (stops !== this.#stops) return false;
+    this.#begin(true);
+    return this.#running?.ended ?? false;
   }
 
   async stop(): Promise<void> {
+    this.#stops += 1;
     this.#running?.abort.abort();
     await this.#running?.ended;
   }
 
   learn(plan: ContextPlan): void {
     this.#coverage = plan.summary;
-    this.#suggestions = suggestQuestions(plan.segments);
+    if (this.#suggestedFrom !== plan.prefixKey) this.#suggestions = suggestQuestions(plan.segments);
+    this.#suggestedFrom = plan.prefixKey;
+    this.#readPaths = new Set(plan.segments.map(({ path }) => path));
+    this.#ignoredPaths = new Set(plan.files.filter(({ reason }) => reason === "ignored").map(({ path }) => path));
     this.#changed.fire();
+  }
+
+  /** A file changed on the disk; false: it is an ignored one, the output of a build for example. */
+  noteChange(path: string): boolean {
+    if (this.#isIgnored(path)) return false;
+    this.#noteStale(path);
+    return true;
+  }
+
+  #isIgnored(path: string): boolean {
+    if (this.#ignoredPaths.has(path)) return true;
+    let slash = path.lastIndexOf("/");
+    while (slash > 0 && !this.#ignoredPaths.has(path.slice(0, slash + 1))) slash = path.lastIndexOf("/", slash - 1);
+    return slash > 0;
+  }
+
+  #noteStale(path: string): void {
+    if (!this.#readPaths.has(path) || this.#changedPaths.has(path)) return;
+    this.#changedPaths = new Set([...this.#changedPaths, path]);
+    this.#changed.fire();
+  }
+
+  /** To be called before a reading; what it returns, when the model has read. What changes between the two stays changed. */
+  markChanges(): () => void {
+    const before = this.#changedPaths;
+    return () => {
+      if (before.size === 0) return;
+      this.#changedPaths = new Set([...this.#changedPaths].filter((path) => !before.has(path)));
+      this.#changed.fire();
+    };
   }
 
   forget(): void {
+    this.#stops += 1;
     this.#running?.abort.abort();
     this.#coverage = null;
     this.#suggestions = [];
+    this.#suggestedFrom = "";
+    this.#readPaths = new Set();
+    this.#ignoredPaths = new Set();
+    this.#changedPaths = new Set();
     this.#changed.fire();
   }
 
-  async #prepare({ context }: OpenRepository, signal: AbortSignal): Promise<void> {
+  #begin(reads: boolean): void {
+    const { open } = this.#repository;
+    if (this.#running !== null || open === null || workspaceState() !== "ready") return;
+    const abort = new AbortController();
+    const ended = this.#prepare(open, reads, abort.signal).catch((cause: unknown) => {
+      const error = errorOf(cause);
+      if (error.kind !== "cancelled") this.#log.warn(`preparing: ${wordError(error)}`);
+      return false;
+    });
+    this.#running = { abort, ended, reads };
+    void ended.then(() => {
+      if (this.#running?.abort === abort) this.#running = null;
+    });
+  }
+
+  async #prepare({ context }: OpenRepository, reads: boolean, signal: AbortSignal): Promise<boolean> {
+    const { port } = this.#engine;
     const request = this.#engine.loadRequest();
     // Not stopped with the rest: a question that comes meanwhile needs the model as well.
-    const loading = this.#engine.port.load(request);
+    const loading = port.load(request);
     loading.catch((cause: unknown) => this.#engine.noteLoadFailure(request.folder, cause));
+    const noteRead = this.markChanges();
     const scan = await context.scan({ signal });
     const info = await orCancelled(loading, signal);
-    const question = { text: "", history: [], scope: this.#repository.scope, pinned: [] };
-    const { plan } = await planQuestion(question, context, this.#engine.port, scan, info, signal);
-    if (!signal.aborted) this.learn(plan);
+    const { scope, choices } = this.#repository;
+    const question = { text: "", history: [], scope, pinned: [], choices };
+    const { plan } = await planQuestion(question, context, port, scan, info, signal);
+    if (signal.aborted) return false;
+    this.learn(plan);
+    if (!reads) return false;
+    const { segments } = plan;
+    const prompt = buildPrompt({ repository: scan.name, segments, history: [], question: "", start: "open" });
+    try {
+      const onProgress = (progress: SyncProgress): void => this.#engine.noteReading(readingProgress(progress));
+      await port.sync(prompt, { repository: repositoryName(), signal, onProgress });
+    } finally {
+      this.#engine.noteReading(null);
+    }
+    noteRead();
+    return true;
   }
 
   dispose(): void {

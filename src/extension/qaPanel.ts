@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { commands, env, l10n, Uri, window } from "vscode";
 import type { CancellationToken, LogOutputChannel, WebviewView, WebviewViewProvider } from "vscode";
 import type { WebviewViewResolveContext } from "vscode";
-import type { FromQaPage, PanelState, ToQaPage } from "../protocol/qa";
+import type { FromQaPage, PanelState, ReadingProgress, ToQaPage } from "../protocol/qa";
 import { parseFromQaPage } from "../protocol/validateQa";
 import type { Conversation } from "./conversation";
 import type { EngineAccess } from "./engineAccess";
@@ -56,6 +56,9 @@ export class QaPanel implements WebviewViewProvider, Disposable {
       repository.onDidChangeScope(() => this.#sendState()),
       preparation.onDidChange(() => this.#sendState()),
       engine.onDidChange((status) => this.#post({ type: "engine", engine: status })),
+      engine.onDidRead((reading) => {
+        if (conversation.activeTurn === null) this.#post({ type: "readAhead", reading });
+      }),
     );
   }
 
@@ -108,11 +111,19 @@ export class QaPanel implements WebviewViewProvider, Disposable {
       workspace: workspaceState(),
       engine: engine.port.status(),
       coverage: preparation.coverage,
+      changedFiles: preparation.changedFiles,
+      readAhead: this.#readAhead(),
       scope: repository.scope,
       suggestions: preparation.suggestions,
       turns: conversation.turns,
       activeTurn: conversation.activeTurn,
     };
+  }
+
+  /** What is read for a question its turn tells. */
+  #readAhead(): ReadingProgress | null {
+    const { conversation, engine } = this.#parts;
+    return conversation.activeTurn === null ? engine.reading : null;
   }
 
   #sendState(): void {
@@ -155,7 +166,7 @@ export class QaPanel implements WebviewViewProvider, Disposable {
         await questions.ask(message.text, message.effort);
         return;
       case "stop":
-        conversation.stop();
+        await commands.executeCommand("ringside.stop");
         return;
       case "openCitation":
         return this.#openCitation(message.turn, message.citation);
@@ -171,6 +182,8 @@ export class QaPanel implements WebviewViewProvider, Disposable {
         log.error(`content security policy violation: ${message.directive} ${message.blocked}`);
         return;
       case "chooseFolders":
+      case "outlineFolders":
+      case "showContext":
       case "showFiles":
       case "openFolder":
       case "newConversation":
@@ -212,6 +225,8 @@ export class QaPanel implements WebviewViewProvider, Disposable {
 
 const commandOf = {
   chooseFolders: "ringside.chooseFolders",
+  outlineFolders: "ringside.outlineFolders",
+  showContext: "ringside.context.focus",
   showFiles: "ringside.showFiles",
   openFolder: "workbench.action.files.openFolder",
   newConversation: "ringside.newConversation",

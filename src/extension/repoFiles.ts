@@ -56,6 +56,16 @@ export class WorkspaceRepository implements RepoReader {
     return this.#roots.length === 1 ? inside : `${root.name}/${inside}`;
   }
 
+  /** The folders of the workspace as paths begin with them: "", or each name with "/". */
+  get roots(): readonly string[] {
+    return this.#roots.length === 1 ? [""] : this.#roots.map(({ name }) => `${name}/`);
+  }
+
+  rootOf(path: string): { readonly root: string; readonly inside: string } {
+    const root = this.roots.find((candidate) => path.startsWith(candidate)) ?? "";
+    return { root, inside: path.slice(root.length) };
+  }
+
   #root(index: number): Root {
     const root = this.#roots[index];
     if (root === undefined) throw new Error("the path names no folder of the workspace");

@@ -3,6 +3,8 @@
 import { ConfigurationTarget, workspace } from "vscode";
 import { kvFormats, maxDeviceMemoryBytes, maxDevices, maxThreads } from "../protocol/engine";
 import type { KvFormat } from "../protocol/engine";
+import { readAheadModes } from "./readAhead";
+import type { ReadAheadMode } from "./readAhead";
 
 export const section = "ringside";
 
@@ -18,6 +20,7 @@ export interface Settings {
   readonly kvFormat: KvFormat;
   /** 0: nothing is kept on the disk. Takes effect when the window is opened anew. */
   readonly snapshotDiskBytes: number;
+  readonly readAhead: ReadAheadMode;
 }
 
 const bytesPerGigabyte = 2 ** 30;
@@ -34,6 +37,7 @@ export function readSettings(): Settings {
     return Number.isInteger(value) ? value : otherwise;
   };
   const format = settings.get<unknown>("keyValueFormat");
+  const readAhead = settings.get<unknown>("readAhead");
   return {
     model: typeof model === "string" ? model.trim() : "",
     threads: integer("threads", 0, maxThreads, 0),
@@ -43,6 +47,7 @@ export function readSettings(): Settings {
     gpuDevice: integer("gpuDevice", -1, maxDevices - 1, -1),
     kvFormat: kvFormats.find((name) => name === format) ?? "bf16",
     snapshotDiskBytes: Math.floor(number("snapshotDiskLimit", 0, 100_000, 4) * bytesPerGigabyte),
+    readAhead: readAheadModes.find((name) => name === readAhead) ?? "onPower",
   };
 }
 

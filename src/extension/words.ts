@@ -3,7 +3,9 @@
 import { l10n } from "vscode";
 import type { ErrorKind, RingsideError } from "../protocol/errors";
 import { gpuCapability, gpuSubjects, RingsideFailure } from "../protocol/errors";
-import type { DropReason, KeepReason } from "../protocol/qa";
+import type { DropReason, FileChoice, KeepReason, PlannedFile, PlanSummary, ReadingProgress } from "../protocol/qa";
+import type { FileState } from "./contextTree";
+import { rounded } from "./modelFacts";
 
 type Sentence = (error: RingsideError) => string;
 
@@ -160,6 +162,57 @@ export const keepReasonsInOrder = Object.keys(keepReasons) as readonly KeepReaso
 
 export function wordKeepReason(reason: KeepReason): string {
   return keepReasons[reason]();
+}
+
+export function wordFileReason(reason: PlannedFile["reason"]): string {
+  return reason in keepReasons ? wordKeepReason(reason as KeepReason) : wordDropReason(reason as DropReason);
+}
+
+const states: Readonly<Record<FileState, () => string>> = {
+  full: () => l10n.t("full"),
+  outline: () => l10n.t("outline"),
+  out: () => l10n.t("left out"),
+  excluded: () => l10n.t("excluded"),
+};
+
+export function wordState(state: FileState): string {
+  return states[state]();
+}
+
+/** `isKept`: the plan is as the user wants it. */
+export function wordChoice(choice: FileChoice, isKept: boolean): string {
+  return isKept ? l10n.t("chosen") : l10n.t("wanted: {0}", wordState(choice));
+}
+
+/** What the window had no room for; null: nothing. */
+export function wordWindowFit({ outlinedFiles, leftOutFiles, overTokens }: PlanSummary): string | null {
+  if (outlinedFiles + leftOutFiles === 0) return null;
+  return overTokens > 0
+    ? l10n.t(
+        "About {0} tokens past the window: {1} outlined, {2} not read.",
+        rounded(overTokens),
+        rounded(outlinedFiles),
+        rounded(leftOutFiles),
+      )
+    : l10n.t(
+        "Not all fits into the window: {0} outlined, {1} not read.",
+        rounded(outlinedFiles),
+        rounded(leftOutFiles),
+      );
+}
+
+export function wordReading({ position, promptTokens, tokensPerSecond, secondsLeft }: ReadingProgress): string {
+  const parts = [
+    l10n.t("{0} of {1} tokens", rounded(position), rounded(promptTokens)),
+    ...(tokensPerSecond > 0 ? [l10n.t("{0} tok/s", rounded(tokensPerSecond)), wordTimeLeft(secondsLeft)] : []),
+  ];
+  return parts.join(" · ");
+}
+
+function wordTimeLeft(seconds: number): string {
+  return seconds < 90
+    ? l10n.t("{0} s left", rounded(Math.max(1, Math.ceil(seconds))))
+    : l10n.t("{0} min left", rounded(Math.ceil(seconds / 60)));
 }
 
 /** Why there is no GPU to run on; null when the failure is about something else. */

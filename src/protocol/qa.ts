@@ -139,12 +139,7 @@ export interface TurnView {
   readonly startedAtMs: number;
   readonly scannedFiles: number;
   readonly plan: PlanSummary | null;
-  readonly reading: {
-    readonly position: number;
-    readonly promptTokens: number;
-    readonly tokensPerSecond: number;
-    readonly secondsLeft: number;
-  } | null;
+  readonly reading: ReadingProgress | null;
   readonly reasoning: string;
   readonly reasoningTokens: number;
   readonly reasoningMs: number;
@@ -159,10 +154,17 @@ export interface TurnView {
   readonly failure: { readonly kind: string; readonly message: string } | null;
 }
 
+/** How far the reading of a prompt has come. */
+export type ReadingProgress = Omit<Extract<AskEvent, { readonly type: "reading" }>, "type">;
+
 export interface PanelState {
   readonly workspace: "none" | "restricted" | "ready";
   readonly engine: EngineStatus;
   readonly coverage: PlanSummary | null;
+  /** Files that are others on the disk than the model read. */
+  readonly changedFiles: number;
+  /** The repository is being read without a question; null: it is not. */
+  readonly readAhead: ReadingProgress | null;
   /** Folders the user limited reading to; empty: all. */
   readonly scope: readonly string[];
   readonly suggestions: readonly string[];
@@ -180,6 +182,8 @@ export type FromQaPage =
   | { readonly type: "openRefusalPlace"; readonly turn: number; readonly place: number }
   | { readonly type: "readRefusalPlace"; readonly turn: number; readonly place: number }
   | { readonly type: "chooseFolders" }
+  | { readonly type: "outlineFolders" }
+  | { readonly type: "showContext" }
   | { readonly type: "showFiles" }
   | { readonly type: "openFolder" }
   | { readonly type: "newConversation" }
@@ -197,4 +201,5 @@ export type ToQaPage =
   | { readonly type: "state"; readonly state: PanelState }
   | { readonly type: "event"; readonly turn: number; readonly event: AskEvent; readonly failureMessage?: string }
   | { readonly type: "engine"; readonly engine: EngineStatus }
+  | { readonly type: "readAhead"; readonly reading: ReadingProgress | null }
   | { readonly type: "focusQuestion"; readonly text?: string };

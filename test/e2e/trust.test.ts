@@ -22,7 +22,7 @@ before(async () => {
     contributes: { configuration: { properties: object } };
   };
   assert.deepEqual(keys.sort(), Object.keys(manifest.contributes.configuration.properties).sort());
-  workbench = await openWorkbench(folder, { restricted: true });
+  workbench = await openWorkbench(folder, { restricted: true, settings: { "ringside.readAhead": "on" } });
   await workbench.page.locator(".statusbar-item", { hasText: "Restricted Mode" }).waitFor({ timeout: 60_000 });
   await runCommand(workbench.page, "Ringside: Focus on Ask View");
   panel = await webviewFrame(workbench.page, ".composer textarea", 60_000);
@@ -57,7 +57,8 @@ test("before a question nothing is read and no engine runs", async () => {
   await runCommand(workbench.page, "View: Toggle Secondary Side Bar Visibility");
   await runCommand(workbench.page, "View: Toggle Secondary Side Bar Visibility");
   panel = await webviewFrame(workbench.page, ".restricted", 20_000);
-  await workbench.page.waitForTimeout(3_000);
+  // Longer than the quiet while after which a trusted folder would be read ahead.
+  await workbench.page.waitForTimeout(6_000);
   assert.equal(await panel.locator(".coverage-text").textContent(), "nothing read yet");
   assert.equal(await panel.locator(".suggestion").count(), 0);
   assert.doesNotMatch(ownLog(), /engine process \d+ started/);

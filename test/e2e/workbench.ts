@@ -19,10 +19,13 @@ export interface Workbench {
   close(): Promise<void>;
 }
 
-export async function openWorkbench(folder: string, options: { restricted?: boolean } = {}): Promise<Workbench> {
+export async function openWorkbench(
+  folder: string,
+  options: { restricted?: boolean; settings?: object } = {},
+): Promise<Workbench> {
   const isRestricted = options.restricted === true;
   const home = temporaryFolder("workbench");
-  const profile = profileIn(home, isRestricted ? restrictedSettings : testSettings);
+  const profile = profileIn(home, { ...(isRestricted ? restrictedSettings : testSettings), ...options.settings });
   await installVsix(profile, vsixFile);
   const server = await startServer({ profile, flags: isRestricted ? restrictedFlags : testFlags });
   const browser: Browser = await launchBrowser();

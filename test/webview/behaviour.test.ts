@@ -24,6 +24,11 @@ const refused = panelWith([turnAfter(1, "Where is `drawSlab`?", refusalEvents)])
 const readingEnd = goodEvents.findIndex(({ type }) => type === "reading") + 1;
 const reasoningEnd = goodEvents.findIndex(({ type }) => type === "reasoning") + 5;
 
+const readingAhead: PanelState = {
+  ...readyPanel,
+  readAhead: { position: 11_900, promptTokens: 29_012, tokensPerSecond: 1_851.4, secondsLeft: 9.24 },
+};
+
 /** Opens, acts, and gives back what the page said meanwhile but for its greeting. */
 async function saidAfter(state: PanelState, act: (opened: OpenedPage) => Promise<unknown>): Promise<FromQaPage[]> {
   const opened = await openQaPage(browser, { state });
@@ -84,6 +89,9 @@ test("buttons and links say what they are for, by numbers and never by paths", a
     [refused, ".read-it", { type: "readRefusalPlace", turn: 1, place: 0 }],
     [readyPanel, ".coverage .link >> nth=0", { type: "chooseFolders" }],
     [readyPanel, ".coverage .link >> nth=1", { type: "showFiles" }],
+    [readyPanel, ".fit .link >> nth=0", { type: "showContext" }],
+    [readyPanel, ".fit .link >> nth=1", { type: "outlineFolders" }],
+    [readingAhead, ".coverage .link >> nth=2", { type: "stop" }],
     [{ ...readyPanel, workspace: "none" }, ".welcome vscode-button", { type: "openFolder" }],
     [{ ...readyPanel, workspace: "restricted" }, ".restricted .link", { type: "manageTrust" }],
   ];
@@ -91,6 +99,40 @@ test("buttons and links say what they are for, by numbers and never by paths", a
     const said = await saidAfter(state, ({ page }) => page.locator(selector).click());
     assert.deepEqual(said, [expected], selector);
   }
+});
+
+test("the foot says what the window had no room for, what is read ahead, and what changed since", async () => {
+  const cases: readonly (readonly [PanelState, string, string])[] = [
+    [
+      readyPanel,
+      ".fit span",
+      "This folder is about 412,300 tokens larger than the model's window: 17 files outlined, 579 files not read.",
+    ],
+    [readingAhead, ".coverage-text", "reading ahead: 11,900 of 29,012 tokens · 1,851 tok/s · 10 s left"],
+    [
+      { ...readyPanel, changedFiles: 1 },
+      ".coverage-text",
+      "read 41 of 620 files · 1 file changed since the model read it",
+    ],
+    [
+      { ...readyPanel, changedFiles: 3 },
+      ".coverage-text",
+      "read 41 of 620 files · 3 files changed since the model read them",
+    ],
+  ];
+  for (const [state, selector, expected] of cases) {
+    const opened = await openQaPage(browser, { state });
+    assert.equal(await opened.page.locator(selector).textContent(), expected);
+    await opened.close();
+  }
+});
+
+test("of a repository that fits, and of what is not being read, nothing is said", async () => {
+  const coverage = { budgetTokens: 9, readFiles: 2, totalFiles: 2, readTokens: 5, outlinedFiles: 0, leftOutFiles: 0 };
+  const opened = await openQaPage(browser, { state: { ...readyPanel, coverage: { ...coverage, overTokens: 0 } } });
+  assert.equal(await opened.page.locator(".fit").isVisible(), false);
+  assert.equal(await opened.page.locator(".coverage .link").nth(2).isVisible(), false);
+  await opened.close();
 });
 
 test("code is copied as it is", async () => {
@@ -158,6 +200,8 @@ test("every control can be reached by Tab, in the order of the page", async () =
     "button.citation",
     "vscode-button.copy",
     "pre.",
+    "button.link",
+    "button.link",
     "button.link",
     "button.link",
     "button.link",
@@ -244,6 +288,8 @@ const states: Readonly<Record<string, PanelState>> = {
   empty: readyPanel,
   restricted: { ...readyPanel, workspace: "restricted", coverage: null, suggestions: [] },
   none: { ...readyPanel, workspace: "none", coverage: null, suggestions: [] },
+  readingAhead,
+  changed: { ...readyPanel, changedFiles: 3 },
   reading: panelWith([turnAfter(1, question, goodEvents, readingEnd)]),
   reasoning: panelWith([turnAfter(1, question, goodEvents, reasoningEnd)]),
   done,

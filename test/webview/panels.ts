@@ -19,6 +19,8 @@ export const readyPanel: PanelState = {
   workspace: "ready",
   engine: { state: "ready", model: null, error: null, deviceLoss: null },
   coverage: overflowing,
+  changedFiles: 0,
+  readAhead: null,
   scope: [],
   suggestions: ["Where is `createEngineClient` defined?", "What does `planContext` do?", "Show the code of `wordHits`"],
   turns: [],

@@ -41,7 +41,7 @@ describe("activation", () => {
 
   it("has its views, which can be shown", async () => {
     const ids = Object.values(manifest().contributes.views).flatMap((views) => views.map(({ id }) => id));
-    assert.deepEqual(ids, ["ringside.qa", "ringside.models"]);
+    assert.deepEqual(ids, ["ringside.qa", "ringside.context", "ringside.models"]);
     for (const id of ids) await vscode.commands.executeCommand(`${id}.focus`);
   });
 
@@ -68,6 +68,8 @@ describe("activation", () => {
       gpuDevice: -1,
       kvFormat: "bf16",
       snapshotDiskBytes: 4 * 2 ** 30,
+      // As the user's settings of these tests say.
+      readAhead: "off",
     });
   });
 });

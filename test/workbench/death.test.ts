@@ -1,17 +1,14 @@
 // The engine process may end at any moment: while it is idle, reads or writes. The user is told, and the next question works.
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
-import * as os from "node:os";
-import * as path from "node:path";
-import * as vscode from "vscode";
 import { createAsker } from "../../src/extension/answering";
 import { Conversation } from "../../src/extension/conversation";
-import { EngineAccess } from "../../src/extension/engineAccess";
+import type { EngineAccess } from "../../src/extension/engineAccess";
 import { Preparation } from "../../src/extension/preparation";
 import { Repository } from "../../src/extension/repository";
 import { wordError } from "../../src/extension/words";
 import type { AskEvent, TurnView } from "../../src/protocol/qa";
-import { extensionPath } from "./host";
+import { memoryOf, OwnEngine } from "./host";
 
 /** The engine processes of this extension host: the one of the test, and the extension's own. */
 function enginePids(): number[] {
@@ -43,35 +40,26 @@ function kill(): void {
   for (const pid of enginePids()) process.kill(pid, "SIGKILL");
 }
 
-/** What is remembered of a workspace, without a workspace that remembers it. */
-const noMemory = { keys: () => [], get: () => undefined, update: () => Promise.resolve() } as unknown as vscode.Memento;
 const question = "Where is `roundToCents` defined?";
 
 describe("death of the engine", () => {
+  let own: OwnEngine;
   let engine: EngineAccess;
   let conversation: Conversation;
   const parts: { dispose(): unknown }[] = [];
 
   before(() => {
-    const log = vscode.window.createOutputChannel("Ringside death test", { log: true });
-    engine = new EngineAccess(
-      {
-        engineHost: extensionPath("dist", "engineHost.js"),
-        addon: extensionPath("dist", "native", "ringside.node"),
-        embeddedModel: extensionPath("media", "nano"),
-        pages: vscode.Uri.file(extensionPath("dist", "webview")),
-        snapshots: path.join(os.tmpdir(), `ringside-death-${String(process.pid)}`),
-      },
-      log,
-    );
-    const repository = new Repository(noMemory);
-    const preparation = new Preparation(repository, engine, log);
+    own = new OwnEngine("death");
+    ({ engine } = own);
+    const repository = new Repository(memoryOf(new Map()));
+    const preparation = new Preparation(repository, engine, own.log);
     conversation = new Conversation(createAsker(repository, engine, preparation), wordError);
-    parts.push(preparation, repository, engine, log);
+    parts.push(preparation, repository);
   });
 
-  after(() => {
+  after(async () => {
     for (const part of parts) part.dispose();
+    await own.dispose();
   });
 
   /** Kills the engine when the question comes to the given event. */

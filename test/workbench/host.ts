@@ -1,7 +1,10 @@
-// What the tests share: the extension under test, its workspace, and asking it questions.
+// What the tests share: the extension under test, its workspace, asking it questions, and engines beside its own.
 import assert from "node:assert/strict";
+import * as fs from "node:fs";
+import * as os from "node:os";
 import * as path from "node:path";
 import * as vscode from "vscode";
+import { EngineAccess } from "../../src/extension/engineAccess";
 import type { TurnView } from "../../src/protocol/qa";
 
 export const extensionId = "ringside.ringside";
@@ -39,3 +42,48 @@ export async function openFile(relative: string): Promise<vscode.TextEditor> {
 }
 
 export const extensionPath = (...parts: readonly string[]): string => path.join(extension().extensionPath, ...parts);
+
+/** What is remembered of a workspace, in a map of the test's. */
+export function memoryOf(memory: Map<string, unknown>): vscode.Memento {
+  return {
+    keys: () => [...memory.keys()],
+    get: <T>(key: string, otherwise?: T) => (memory.has(key) ? memory.get(key) : otherwise) as T,
+    update: (key, value: unknown) => {
+      if (value === undefined) memory.delete(key);
+      else memory.set(key, value);
+      return Promise.resolve();
+    },
+  };
+}
+
+/** An engine beside the extension's own, with a log and a storage folder of its own. */
+export class OwnEngine {
+  readonly home: string;
+  readonly storage: string;
+  readonly log: vscode.LogOutputChannel;
+  readonly engine: EngineAccess;
+
+  constructor(name: string) {
+    this.home = fs.mkdtempSync(path.join(os.tmpdir(), `ringside-${name}-`));
+    this.storage = path.join(this.home, "storage");
+    this.log = vscode.window.createOutputChannel(`Ringside ${name} test`, { log: true });
+    this.engine = new EngineAccess(
+      {
+        engineHost: extensionPath("dist", "engineHost.js"),
+        addon: extensionPath("dist", "native", "ringside.node"),
+        embeddedModel: extensionPath("media", "nano"),
+        pages: vscode.Uri.file(extensionPath("dist", "webview")),
+        storage: this.storage,
+        snapshots: path.join(this.storage, "snapshots"),
+      },
+      this.log,
+    );
+  }
+
+  async dispose(): Promise<void> {
+    await this.engine.port.stop();
+    this.engine.dispose();
+    this.log.dispose();
+    fs.rmSync(this.home, { recursive: true, force: true });
+  }
+}

@@ -13,6 +13,9 @@ export async function run(): Promise<void> {
   await import("./models.test");
   await import("./selection.test");
   await import("./questions.test");
+  await import("./contextView.test");
+  await import("./readAhead.test");
+  await import("./deleteAllData.test");
   await import("./death.test");
   await new Promise<void>((resolve, reject) => {
     mocha.run((failures) => {

@@ -30,6 +30,7 @@ describe("models view", () => {
         addon: extensionPath("dist", "native", "ringside.node"),
         embeddedModel: embedded,
         pages: vscode.Uri.file(extensionPath("dist", "webview")),
+        storage: home,
         snapshots: path.join(home, "snapshots"),
       },
       log,

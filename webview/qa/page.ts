@@ -22,6 +22,8 @@ export class QaPage {
   readonly #turns = element("div", { class: "turns" });
   readonly #welcome = element("div");
   readonly #coverage = element("span", { class: "coverage-text" });
+  readonly #stopReading: HTMLElement;
+  readonly #fit = element("div", { class: "notice fit" });
   readonly #notice = element("div", { class: "notice", role: "status" });
   readonly #announcer = element("div", { class: "unseen", role: "status" });
   readonly #toEnd: HTMLElement;
@@ -46,6 +48,7 @@ export class QaPage {
     this.#toEnd.classList.add("to-end");
     show(this.#toEnd, false);
     this.#follower = new EndFollower(this.#conversation, this.#turns, (isFollowing) => show(this.#toEnd, !isFollowing));
+    this.#stopReading = linkButton(strings.stopReading, () => this.#post({ type: "stop" }));
     this.#composer = new Composer(
       {
         ask: (text) => this.#ask(text),
@@ -102,15 +105,16 @@ export class QaPage {
         { class: "coverage-links" },
         linkButton(strings.chooseFolders, () => this.#post({ type: "chooseFolders" })),
         linkButton(strings.showFiles, () => this.#post({ type: "showFiles" })),
+        this.#stopReading,
       ),
     );
-    return element("footer", {}, this.#toEnd, this.#notice, coverage, this.#composer.element);
+    return element("footer", {}, this.#toEnd, this.#notice, this.#fit, coverage, this.#composer.element);
   }
 
   #draw(): void {
     const startMs = performance.now();
     this.#isScheduled = false;
-    const { turns, activeTurn, workspace, coverage, scope, suggestions } = this.#state;
+    const { turns, activeTurn, workspace, coverage, suggestions } = this.#state;
     const shown = this.#shown;
     const welcomeChanged =
       shown === null ||
@@ -120,8 +124,8 @@ export class QaPage {
     if (welcomeChanged) this.#drawWelcome();
     if (shown?.engine.deviceLoss?.onProcessor !== this.#state.engine.deviceLoss?.onProcessor) this.#drawNotice();
     this.#drawTurns();
-    const folders = scope.length === 0 ? "" : ` ${strings.scope(scope)}`;
-    setText(this.#coverage, coverage === null ? strings.nothingRead : strings.coverage(coverage) + folders);
+    this.#drawCoverage();
+    if (shown?.coverage !== coverage) this.#drawFit();
     this.#composer.update({
       isRunning: activeTurn !== null,
       isEnabled: workspace !== "none",
@@ -153,6 +157,34 @@ export class QaPage {
     this.#notice.replaceChildren(
       ...(isShown ? [element("span", {}, strings.onProcessor), linkButton(strings.restartEngine, restart)] : []),
     );
+  }
+
+  #drawCoverage(): void {
+    const { coverage, changedFiles, readAhead, scope } = this.#state;
+    show(this.#stopReading, readAhead !== null);
+    if (readAhead !== null) {
+      setText(this.#coverage, strings.readingAhead(readAhead));
+      return;
+    }
+    const folders = scope.length === 0 ? "" : ` ${strings.scope(scope)}`;
+    const read = coverage === null ? strings.nothingRead : strings.coverage(coverage) + folders;
+    setText(this.#coverage, changedFiles === 0 ? read : `${read} · ${strings.changedFiles(changedFiles)}`);
+  }
+
+  /** Past the window, never in silence: what that costs, and what can be done about it beside choosing folders. */
+  #drawFit(): void {
+    const { coverage } = this.#state;
+    const isPast = coverage !== null && coverage.outlinedFiles + coverage.leftOutFiles > 0;
+    show(this.#fit, isPast);
+    this.#fit.replaceChildren();
+    if (!isPast) return;
+    const link = (text: string, type: "showContext" | "outlineFolders"): HTMLElement =>
+      linkButton(text, () => this.#post({ type }));
+    append(this.#fit, [
+      element("span", {}, strings.windowFit(coverage)),
+      link(strings.showContext, "showContext"),
+      link(strings.outlineFolders, "outlineFolders"),
+    ]);
   }
 
   #drawTurns(): void {

@@ -6,6 +6,8 @@ export const emptyPanel: PanelState = {
   workspace: "ready",
   engine: { state: "stopped", model: null, error: null, deviceLoss: null },
   coverage: null,
+  changedFiles: 0,
+  readAhead: null,
   scope: [],
   suggestions: [],
   turns: [],
@@ -18,6 +20,8 @@ export function reducePanel(state: PanelState, message: ToQaPage, nowMs: number)
       return message.state;
     case "engine":
       return { ...state, engine: message.engine };
+    case "readAhead":
+      return { ...state, readAhead: message.reading };
     case "event": {
       const { turn: id, event, failureMessage } = message;
       const turns = state.turns.map((turn) => (turn.id === id ? applyEvent(turn, event, nowMs, failureMessage) : turn));

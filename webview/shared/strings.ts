@@ -1,5 +1,5 @@
 // Owns: every sentence that the pages show, in one table. Must never be passed by: no other file of the pages holds visible text.
-import type { PlanSummary } from "../../src/protocol/qa";
+import type { PlanSummary, ReadingProgress } from "../../src/protocol/qa";
 
 const locale = document.documentElement.lang === "" ? "en" : document.documentElement.lang;
 const whole = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
@@ -47,6 +47,26 @@ export const strings = {
 
   coverage: (plan: PlanSummary): string => `read ${number(plan.readFiles)} of ${files(plan.totalFiles)}`,
   nothingRead: "nothing read yet",
+  readingAhead: (reading: ReadingProgress): string =>
+    [
+      `reading ahead: ${number(reading.position)} of ${tokens(reading.promptTokens)}`,
+      ...(reading.tokensPerSecond > 0
+        ? [`${number(reading.tokensPerSecond)} tok/s`, timeLeft(reading.secondsLeft)]
+        : []),
+    ].join(" · "),
+  changedFiles: (count: number): string =>
+    count === 1 ? "1 file changed since the model read it" : `${number(count)} files changed since the model read them`,
+  windowFit: ({ outlinedFiles, leftOutFiles, overTokens }: PlanSummary): string => {
+    const parts = [
+      ...(outlinedFiles > 0 ? [`${files(outlinedFiles)} outlined`] : []),
+      ...(leftOutFiles > 0 ? [`${files(leftOutFiles)} not read`] : []),
+    ];
+    const size = overTokens > 0 ? `is about ${tokens(overTokens)} larger than` : "does not all fit into";
+    return `This folder ${size} the model's window: ${parts.join(", ")}.`;
+  },
+  stopReading: "Stop",
+  outlineFolders: "Outline more",
+  showContext: "Choose files",
   scope: (folders: readonly string[]): string =>
     folders.length <= 3 ? `in ${folders.join(", ")}` : `in ${number(folders.length)} chosen folders`,
   chooseFolders: "Choose folders",

@@ -1,0 +1,96 @@
+// Owns: when the repository is read without a question: only while nothing else is to be done, where reading is allowed and the
+// power for it is there. Knows nothing of VS Code. Must never keep a question waiting: whoever asks stops the reading first.
+import type { Disposable } from "./disposable";
+
+export const readAheadModes = ["on", "onPower", "off"] as const;
+export type ReadAheadMode = (typeof readAheadModes)[number];
+
+export interface ReadAheadParts {
+  readonly mode: () => ReadAheadMode;
+  /** A trusted folder is open, and no question runs. */
+  readonly mayRead: () => boolean;
+  readonly onBattery: () => Promise<boolean>;
+  /** Reads; ends when it is through or was stopped. Must not reject. */
+  readonly read: () => Promise<unknown>;
+  /** From the last change or key to the reading. */
+  readonly quietMs?: number;
+  /** How soon a machine on its battery is asked again. */
+  readonly batteryMs?: number;
+}
+
+export class ReadAhead implements Disposable {
+  readonly #parts: ReadAheadParts;
+  readonly #quietMs: number;
+  readonly #batteryMs: number;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #isReading = false;
+  /** Something changed while it read. */
+  #isBehind = false;
+  #isPaused = false;
+
+  constructor(parts: ReadAheadParts) {
+    this.#parts = parts;
+    this.#quietMs = parts.quietMs ?? 2_500;
+    this.#batteryMs = parts.batteryMs ?? 60_000;
+  }
+
+  /** There may be something to read: a file changed, a question ended, a folder was opened. */
+  wake(): void {
+    if (this.#isPaused) return;
+    if (this.#isReading) this.#isBehind = true;
+    else this.#schedule(this.#quietMs);
+  }
+
+  /** The user is typing: what waits goes on waiting. */
+  postpone(): void {
+    if (this.#timer !== null) this.#schedule(this.#quietMs);
+  }
+
+  /** The user stopped the reading: not again until `resume`. */
+  pause(): void {
+    this.#isPaused = true;
+    this.#isBehind = false;
+    this.#cancelTimer();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    this.wake();
+  }
+
+  #schedule(afterMs: number): void {
+    this.#cancelTimer();
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      void this.#read();
+    }, afterMs);
+  }
+
+  async #read(): Promise<void> {
+    const { mode, mayRead, onBattery, read } = this.#parts;
+    if (mode() === "off" || !mayRead()) return;
+    this.#isReading = true;
+    try {
+      if (mode() === "onPower" && (await onBattery())) {
+        this.#schedule(this.#batteryMs);
+        return;
+      }
+      // The question about the battery took a moment.
+      if (!this.#isPaused && mayRead()) await read();
+    } finally {
+      this.#isReading = false;
+    }
+    if (!this.#isBehind) return;
+    this.#isBehind = false;
+    this.wake();
+  }
+
+  #cancelTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  dispose(): void {
+    this.pause();
+  }
+}
