@@ -6,7 +6,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { whenStale } from "./freshness.mjs";
 import { at } from "./paths.mjs";
-import { Explained, isMain, main, say } from "./process.mjs";
+import { Explained, isMain, main, run, say } from "./process.mjs";
 
 const usage = `node scripts/bench-repository.mjs [--only NAMES] [--list]
 
@@ -22,10 +22,12 @@ const [fileLimitBytes, lineLimitCharacters] = [256 * 1024, 5_000];
 const renamedFolders = { dist: "built", node_modules: "packages", vendor: "vendored", coverage: "covered" };
 
 /**
- * What each repository holds. "first": files of these packages, in that order, until they have so many bytes; the nano model's
- * tokenizer makes about 100,000 and 1,000,000 tokens of them. "largest": so many files, of every package there is.
+ * What each repository holds. "checkout": what git has of this one. "first": files of these packages, in that order, until they have so many bytes; the nano model's
+ * tokenizer makes about as many tokens of them as the name says, and 30,000 fit its window. "largest": so many files, of every package there is.
  */
 const kinds = {
+  ringside: { take: "checkout" },
+  "30k-tokens": { take: "first", packages: ["mocha"], bytes: 100_000 },
   "100k-tokens": { take: "first", packages: ["eslint"], bytes: 388_000 },
   "1m-tokens": {
     take: "first",
@@ -42,13 +44,18 @@ export async function makeRepository(name) {
   const kind = kinds[name];
   if (kind === undefined) throw new Explained(`There is no repository ${name}; say ${repositoryNames.join(", ")}.`);
   const folder = path.join("build", "bench-repositories", name);
+  if (kind.take === "checkout") {
+    write(await checkedOutFiles(), at(folder));
+    return at(folder);
+  }
   const inputs = ["package-lock.json", "node_modules/.package-lock.json", "scripts/bench-repository.mjs"];
-  await whenStale({ name: `bench-repository-${name}`, inputs, outputs: [folder] }, () => write(kind, at(folder)));
+  await whenStale({ name: `bench-repository-${name}`, inputs, outputs: [folder] }, async () =>
+    write(kind.take === "first" ? firstFiles(kind) : largestFiles(kind), at(folder)),
+  );
   return at(folder);
 }
 
-function write(kind, folder) {
-  const files = kind.take === "first" ? firstFiles(kind) : largestFiles(kind);
+function write(files, folder) {
   const unfinished = `${folder}.new`;
   fs.rmSync(unfinished, { recursive: true, force: true });
   for (const { source, target } of files) {
@@ -60,6 +67,14 @@ function write(kind, folder) {
   fs.renameSync(unfinished, folder);
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
   say(`${path.basename(folder)}: ${files.length} files, ${(bytes / 1e6).toFixed(1)} MB`);
+}
+
+async function checkedOutFiles() {
+  const targets = (await run("git", ["ls-files", "-z"])).split("\0").filter((target) => target !== "");
+  const files = targets.map((target) => ({ source: at(target), target, stat: fs.lstatSync(at(target)) }));
+  return files
+    .filter(({ stat }) => stat.isFile() && stat.size <= fileLimitBytes)
+    .map(({ source, target, stat }) => ({ source, target, bytes: stat.size }));
 }
 
 function firstFiles({ packages, bytes }) {

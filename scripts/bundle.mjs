@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { at, root } from "./paths.mjs";
 import { forget, whenStale } from "./freshness.mjs";
+import { isMain, main } from "./process.mjs";
 
 // esbuild is loaded late: this file is imported before `npm ci` has run.
 const loadEsbuild = () => createRequire(import.meta.url)("esbuild");
@@ -77,3 +78,5 @@ export async function bundleForNode(entry, outfile) {
     external: [...node.external, "mocha"],
   });
 }
+
+if (isMain(import.meta)) void main(buildBundles);

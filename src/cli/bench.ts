@@ -1,14 +1,16 @@
-// Owns: `ringside bench`: its help, and what becomes of the rows; the measuring is the native tool's.
+// Owns: `ringside bench`: its help, and what becomes of the rows; the measuring is the native tool's, or that of the benches beside.
 import * as path from "node:path";
 import { failure } from "../protocol/errors";
 import { choiceOption, integerOption, loadRequest, parseCommand, UsageError } from "./arguments";
 import { ownRows, readOwnRows, readPeerRows } from "./benchFiles";
+import { measureContext } from "./benchContext";
 import { measureLookup, showLookup } from "./benchLookup";
 import { appendToTable } from "./benchTable";
 import type { BenchRow } from "./benchTable";
 import { withEngine } from "./engine";
 import { runNativeTool } from "./nativeTool";
 import { places } from "./places";
+import { writeOut } from "./standardStreams";
 
 const help = `ringside bench [options]
 
@@ -47,7 +49,13 @@ ringside bench --lookup --repo DIR --question TEXT [--question TEXT …] [--effo
                         [--device N] [--json]
 
 Answers the questions with and without prompt lookup in turns, each in at most N tokens (default 256), and prints how much
-faster the tokens come with it. Exit code 1 when they are not the same.`;
+faster the tokens come with it. Exit code 1 when they are not the same.
+
+ringside bench --context --repo DIR [--name NAME] [--reps N] [--append] [--model DIR] [--kv NAME] [--isa NAME]
+                         [--threads N] [--backend NAME] [--vram-limit SIZE] [--device N] [--json]
+
+Plans and reads a copy of the repository and asks for the first token of answers: cold, warm, after a restart, and after
+a line was changed at 10, 50 and 90 % of what was read. NAME is what the table calls it (default: the folder's name).`;
 
 const options = {
   shape: { type: "string" },
@@ -72,6 +80,8 @@ const options = {
   text: { type: "string" },
   tokens: { type: "string" },
   lookup: { type: "boolean" },
+  context: { type: "boolean" },
+  name: { type: "string" },
   repo: { type: "string" },
   question: { type: "string", multiple: true },
   effort: { type: "string" },
@@ -88,11 +98,12 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
     return align(arguments_, values);
   }
   if (values.lookup === true) return lookup(values);
+  if (values.context === true) return context(values);
   const { peer, rows: file } = values;
   if (peer !== undefined || file !== undefined) {
     if (values.append !== true) throw new UsageError("--peer and --rows give rows to add; say --append too.");
     if (peer !== undefined) await add(await readPeerRows(path.resolve(peer), values["peer-note"] ?? ""));
-    if (file !== undefined) await add(await readOwnRows(path.resolve(file)), values.commit);
+    if (file !== undefined) await add(await readOwnRows(path.resolve(file)), { measuredCommit: values.commit });
     return 0;
   }
   const passedOn = arguments_.filter((argument) => argument !== "--append");
@@ -140,8 +151,35 @@ async function lookup(
   return report.identical ? 0 : 1;
 }
 
-async function add(rows: readonly BenchRow[], measuredCommit?: string): Promise<void> {
-  const table = await appendToTable(rows, measuredCommit);
+async function context(
+  values: Parameters<typeof loadRequest>[0] & {
+    readonly [name in "repo" | "name" | "reps"]?: string | undefined;
+  } & { readonly [name in "append" | "json"]?: boolean | undefined },
+): Promise<number> {
+  if (values.repo === undefined) throw new UsageError("--context needs --repo DIR.");
+  const folder = path.resolve(values.repo);
+  const stop = new AbortController();
+  const onInterrupt = (): void => stop.abort(failure("cancelled"));
+  process.once("SIGINT", onInterrupt);
+  try {
+    const rows = await measureContext({
+      folder,
+      name: path.basename(values.name ?? folder),
+      load: loadRequest(values),
+      rounds: integerOption(values.reps, "--reps", [1, 1_000], 3),
+      signal: stop.signal,
+      progress: (line) => process.stderr.write(`${line}\n`),
+    });
+    if (values.json === true) await writeOut(`${JSON.stringify(rows, null, 1)}\n`);
+    if (values.append === true) await add(rows, { ofContext: true });
+  } finally {
+    process.removeListener("SIGINT", onInterrupt);
+  }
+  return 0;
+}
+
+async function add(rows: readonly BenchRow[], options: Parameters<typeof appendToTable>[1] = {}): Promise<void> {
+  const table = await appendToTable(rows, options);
   process.stderr.write(`${String(rows.length)} rows added to ${table}\n`);
 }
 

@@ -69,7 +69,7 @@ export function peerRows(result: unknown, note: string): readonly BenchRow[] {
 }
 
 /** The rounds of one figure as one row: medians of numbers, the first round's words. */
-function middle(rows: readonly BenchRow[]): BenchRow {
+export function middle(rows: readonly BenchRow[]): BenchRow {
   const entries = Object.entries(rows[0] ?? {}).map(([name, first]) => {
     const numbers = rows.map((row) => row[name]).filter((value) => typeof value === "number");
     return [name, numbers.length > 0 ? median(numbers) : first] as const;

@@ -1,4 +1,4 @@
-// Owns: the tables of measured speeds, docs/bench/<device>.csv: their columns and adding rows to them.
+// Owns: the tables of measured figures, docs/bench/<device>.csv and <device>-context.csv: their columns and adding rows to them.
 // Must never change what an older row says.
 import { execFile } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
@@ -18,8 +18,22 @@ export const tableColumns = [
   ..."limit_gb_s,limit_tops,choice_us".split(","),
 ] as const;
 
+/** Of `bench --context`; docs/PERFORMANCE.md says what they hold. */
+export const contextColumns = [
+  ..."commit,date,device,backend,threads,model,repository,files,file_bytes,test,ms,plan_ms,blocked_ms".split(","),
+  ..."prompt_tokens,base_tokens,read_tokens,reread_tokens,edited_tokens,prefill_ms,tok_s".split(","),
+  ..."snapshots,disk_bytes,state_bytes,kv_token_bytes".split(","),
+] as const;
+
 /** Adds one line a row to the table of the rows' processor and returns its path. Without a commit: the one checked out. */
-export async function appendToTable(rows: readonly BenchRow[], measuredCommit?: string): Promise<string> {
+export async function appendToTable(
+  rows: readonly BenchRow[],
+  {
+    measuredCommit,
+    ofContext = false,
+  }: { readonly measuredCommit?: string | undefined; readonly ofContext?: boolean } = {},
+): Promise<string> {
+  const columns: readonly string[] = ofContext ? contextColumns : tableColumns;
   const described = rows[0]?.["device"];
   // "Name (R) CPU, avx2, 2 threads": the table is the processor's.
   const [processor = ""] = (typeof described === "string" ? described : "unknown").split(", ");
@@ -28,13 +42,14 @@ export async function appendToTable(rows: readonly BenchRow[], measuredCommit?: 
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "-")
     .replaceAll(/^-|-$/g, "");
-  const file = path.join(places.benchTables, tableName(device));
+  const name = ofContext ? tableName(device).replace(".csv", "-context.csv") : tableName(device);
+  const file = path.join(places.benchTables, name);
   await mkdir(places.benchTables, { recursive: true });
   const before = await readFile(file, "utf8").catch(() => "");
   const date = new Date().toISOString().slice(0, 10);
   const always: BenchRow = { commit: measuredCommit ?? (await commit()), date, device };
-  const lines = rows.map((row) => tableColumns.map((column) => cell({ ...row, ...always }[column])).join(","));
-  await writeFile(file, `${[...widened(before), ...lines].join("\n")}\n`);
+  const lines = rows.map((row) => columns.map((column) => cell({ ...row, ...always }[column])).join(","));
+  await writeFile(file, `${[...widened(before, columns), ...lines].join("\n")}\n`);
   return path.relative(places.root, file);
 }
 
@@ -44,11 +59,11 @@ export function tableName(device: string): string {
 }
 
 /** The lines of a table with today's header, the older rows filled up with empty cells. */
-export function widened(table: string): readonly string[] {
+export function widened(table: string, columns: readonly string[] = tableColumns): readonly string[] {
   const [, ...rows] = table.split("\n").filter((line) => line !== "");
   return [
-    tableColumns.join(","),
-    ...rows.map((row) => row + ",".repeat(Math.max(0, tableColumns.length - row.split(",").length))),
+    columns.join(","),
+    ...rows.map((row) => row + ",".repeat(Math.max(0, columns.length - row.split(",").length))),
   ];
 }
 

@@ -1,41 +1,14 @@
 // `ask` and `pack` as programs: their JSON is what the documents say, their text steers no terminal, their failures are sentences.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, symlinkSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
 import { AskScreen } from "../../src/cli/askScreen";
 import type { AskOutcome } from "../../src/answer/ask";
 import { printable } from "../../src/cli/pack";
 import { folderWith } from "../context/folders";
-import { addonPath, bundle, nanoFolder, scratchFolder } from "../engine/engineUnderTest";
-
-const installation = scratchFolder("asking");
-mkdirSync(path.join(installation, "dist", "native"), { recursive: true });
-mkdirSync(path.join(installation, "media"));
-bundle("src/cli/main.ts", path.join(installation, "dist", "cli.js"));
-bundle("src/engine/host.ts", path.join(installation, "dist", "engineHost.js"));
-symlinkSync(addonPath, path.join(installation, "dist", "native", "ringside.node"));
-symlinkSync(nanoFolder, path.join(installation, "media", "nano"));
-
-interface Ended {
-  readonly exitCode: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-async function ringside(...arguments_: readonly string[]): Promise<Ended> {
-  // What is kept between commands is this test's own.
-  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
-  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
-  let out = "";
-  let err = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
-  const exitCode = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { exitCode, out, err };
-}
+import { ringside } from "./installation";
+import type { Ended } from "./installation";
 
 const files = {
   "src/gates.ts":

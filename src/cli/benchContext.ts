@@ -1,0 +1,347 @@
+// Owns: `ringside bench --context`: what a repository costs from the first scan to the first token: cold, warm, after a restart and
+// after edits, each as `ask` would have it, on a copy that may be changed. Must never write to the repository it is given.
+import { cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import * as path from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { ask } from "../answer/ask";
+import type { AskDependencies } from "../answer/ask";
+import { preview } from "../answer/preview";
+import type { ContextPlan } from "../context/plan";
+import { RepositoryContext } from "../context/repositoryContext";
+import { createEngineClient, listSnapshots } from "../engine/client";
+import type { EnginePort, LoadRequest, ModelInfo, Prompt, SyncDone } from "../protocol/engine";
+import { failure, RingsideFailure } from "../protocol/errors";
+import { middle } from "./benchFiles";
+import type { BenchRow } from "./benchTable";
+import { DiskRepository } from "./diskRepository";
+import { places } from "./places";
+
+export interface ContextBench {
+  readonly folder: string;
+  readonly name: string;
+  readonly load: LoadRequest;
+  readonly rounds: number;
+  readonly signal: AbortSignal;
+  readonly progress: (line: string) => void;
+}
+
+/** Where in the base a line is changed, as a share of its tokens. */
+const editedAt = [0.1, 0.5, 0.9] as const;
+const limitBytes = 4 * 2 ** 30;
+const writtenWithinMs = 60_000;
+
+/** Medians over the rounds, a row each test. */
+export async function measureContext(bench: ContextBench): Promise<readonly BenchRow[]> {
+  const rounds: (readonly BenchRow[])[] = [];
+  while (rounds.length < bench.rounds) {
+    const of = `${bench.name}, round ${String(rounds.length + 1)} of ${String(bench.rounds)}`;
+    rounds.push(await new Round(bench, of).run());
+  }
+  const [first = []] = rounds;
+  return first.map(({ test }) => middle(rounds.flatMap((rows) => rows.filter((row) => row["test"] === test))));
+}
+
+interface Read {
+  readonly prompt: Prompt;
+  readonly sync: SyncDone;
+}
+
+interface Asked {
+  readonly row: BenchRow;
+  readonly plan: ContextPlan;
+  readonly sync: SyncDone;
+}
+
+/** An engine and what is remembered of the repository: what an editor has between its start and its end. */
+class Life {
+  readonly #dependencies: AskDependencies;
+  #read: Read | null = null;
+
+  constructor(
+    readonly repository: string,
+    snapshots: string | null,
+    readonly load: LoadRequest,
+    readonly signal: AbortSignal,
+  ) {
+    const engine = createEngineClient({
+      hostScript: places.engineHost,
+      addonPath: places.addon,
+      ...(snapshots === null ? {} : { snapshots: { folder: snapshots, limitBytes } }),
+    });
+    this.#dependencies = {
+      context: new RepositoryContext(new DiskRepository(repository)),
+      engine: this.#overheard(engine),
+      load,
+      repository: snapshots === null ? "" : repository,
+    };
+  }
+
+  async info(): Promise<ModelInfo> {
+    return this.#dependencies.engine.load(this.load, { signal: this.signal });
+  }
+
+  async plan(): Promise<{ readonly row: BenchRow; readonly plan: ContextPlan }> {
+    const blocked = new Blocked();
+    const startedMs = performance.now();
+    const { plan } = await preview(this.#dependencies, { signal: this.signal });
+    return { plan, row: { ms: performance.now() - startedMs, blocked_ms: blocked.longestMs() } };
+  }
+
+  /** The first token of an answer, and what was read for it. */
+  async first(text: string): Promise<Asked> {
+    this.#read = null;
+    let [planningMs, plannedMs] = [0, 0];
+    const blocked = new Blocked();
+    const outcome = await ask(
+      { text, effort: "high", maxTokens: 1 },
+      this.#dependencies,
+      (event) => {
+        if (event.type === "phase" && event.phase === "planning") planningMs = performance.now();
+        if (event.type === "plan") plannedMs = performance.now();
+      },
+      this.signal,
+    );
+    const blockedMs = blocked.longestMs();
+    if (outcome.error !== null) throw new RingsideFailure(outcome.error);
+    this.signal.throwIfAborted();
+    const { stats, plan } = outcome;
+    const read = this.#lastRead();
+    if (stats === null || plan === null || read === null) throw failure("internal", "bench", "an answer", "none");
+    const { prompt, sync } = read;
+    const readTokens = sync.promptTokens - sync.reusedTokens;
+    const row = {
+      ms: stats.firstTokenMs,
+      plan_ms: plannedMs - planningMs,
+      blocked_ms: blockedMs,
+      prompt_tokens: sync.promptTokens,
+      base_tokens: sync.baseTokens,
+      read_tokens: readTokens,
+      reread_tokens: Math.max(0, readTokens - (await this.#tailTokens(prompt, plan))),
+      prefill_ms: sync.milliseconds,
+    };
+    return { row, plan, sync };
+  }
+
+  async end(): Promise<void> {
+    await this.#dependencies.engine.stop();
+  }
+
+  #lastRead(): Read | null {
+    return this.#read;
+  }
+
+  /** Question and supplement: what is new in each question. */
+  async #tailTokens(prompt: Prompt, plan: ContextPlan): Promise<number> {
+    const supplement = plan.segments.filter(({ kind }) => kind === "supplement").length;
+    const joint = supplement > 0 ? 1 : 0;
+    const parts = prompt.pieces.slice(-(supplement + joint + 1)).flatMap((piece) => piece.parts);
+    const texts = parts.flatMap((part) => ("text" in part ? [part.text] : []));
+    const counts = await this.#dependencies.engine.countTokens(texts, this.signal);
+    return counts.reduce((sum, count) => sum + count, parts.length - texts.length);
+  }
+
+  /** The same engine; its last reading is remembered here. */
+  #overheard(engine: EnginePort): EnginePort {
+    const sync: EnginePort["sync"] = async (prompt, options) => {
+      const done = await engine.sync(prompt, options);
+      this.#read = { prompt, sync: done };
+      return done;
+    };
+    return new Proxy(engine, {
+      get: (target, name) => {
+        if (name === "sync") return sync;
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? (value.bind(target) as unknown) : value;
+      },
+    });
+  }
+}
+
+/** How long at a time nothing else of this thread could run. */
+class Blocked {
+  readonly #delays = monitorEventLoopDelay({ resolution: 1 });
+
+  constructor() {
+    this.#delays.enable();
+  }
+
+  longestMs(): number {
+    this.#delays.disable();
+    return this.#delays.max / 1e6;
+  }
+}
+
+class Round {
+  readonly #bench: ContextBench;
+  readonly #name: string;
+  readonly #rows: BenchRow[] = [];
+  #scratch = "";
+
+  constructor(bench: ContextBench, name: string) {
+    this.#bench = bench;
+    this.#name = name;
+  }
+
+  async run(): Promise<readonly BenchRow[]> {
+    this.#scratch = await mkdtemp(path.join(tmpdir(), "ringside-bench-"));
+    try {
+      await mkdir(this.#pristine);
+      await this.#fresh();
+      const { plan, info } = await this.#plans();
+      const questions = questionsOf(plan);
+      await this.#cold(questions, info);
+      await this.#restart(questions);
+      for (const at of editedAt) await this.#edit(at, questions);
+      const { device, backend, threads, folder } = info;
+      const { name } = this.#bench;
+      const always = { device, backend, threads, model: path.basename(folder), repository: name };
+      const { files, bytes } = await sizeOf(this.#bench.folder);
+      return this.#rows.map((row) => ({ ...always, ...row, files, file_bytes: bytes }));
+    } finally {
+      await rm(this.#scratch, { recursive: true, force: true });
+    }
+  }
+
+  get #repository(): string {
+    return path.join(this.#scratch, this.#bench.name);
+  }
+  get #storage(): string {
+    return path.join(this.#scratch, "storage");
+  }
+  /** What the disk holds of the unchanged repository. */
+  get #pristine(): string {
+    return path.join(this.#scratch, "pristine");
+  }
+
+  #tell(test: string, row: BenchRow): void {
+    this.#rows.push({ test, ...row });
+    const figures = ["ms", "blocked_ms", "read_tokens", "reread_tokens"].flatMap((column) => {
+      const value = row[column];
+      return typeof value === "number" ? [`${column} ${String(Math.round(value))}`] : [];
+    });
+    this.#bench.progress(`${this.#name}: ${test}: ${figures.join(", ")}`);
+  }
+
+  /** The repository as it was given, and what was kept of it before the edits, if anything was. */
+  async #fresh(): Promise<void> {
+    this.#bench.signal.throwIfAborted();
+    for (const folder of [this.#repository, this.#storage]) await rm(folder, { recursive: true, force: true });
+    await cp(this.#bench.folder, this.#repository, { recursive: true, preserveTimestamps: true });
+    await cp(this.#pristine, this.#storage, { recursive: true, preserveTimestamps: true });
+  }
+
+  #life(): Life {
+    const { load, signal } = this.#bench;
+    return new Life(this.#repository, this.#storage, load, signal);
+  }
+
+  /** With the model loaded: a plan from nothing, and one after a file was saved. */
+  async #plans(): Promise<{ readonly plan: ContextPlan; readonly info: ModelInfo }> {
+    return this.#living(async (life) => {
+      const info = await life.info();
+      const { plan, row } = await life.plan();
+      this.#tell("plan", row);
+      await this.#changeLine(segmentAt(plan, 0.5).path);
+      this.#tell("plan after a save", (await life.plan()).row);
+      return { plan, info };
+    });
+  }
+
+  /** Nothing is known: the model is loaded, the repository planned and read. Then a second question. */
+  async #cold(questions: readonly string[], { stateBytes, kvBytesPerToken }: ModelInfo): Promise<void> {
+    await this.#fresh();
+    await this.#living(async (life) => {
+      const [cold = "", warm = ""] = questions;
+      const { row, sync } = await life.first(cold);
+      const readTokens = sync.promptTokens - sync.reusedTokens;
+      this.#tell("cold", { ...row, tok_s: (readTokens * 1_000) / sync.milliseconds });
+      this.#tell("warm", (await life.first(warm)).row);
+      const kept = await this.#written(sync.baseTokens);
+      const disk = kept.reduce((sum, { fileBytes }) => sum + fileBytes, 0);
+      this.#tell("snapshots", {
+        ...{ snapshots: kept.length, disk_bytes: disk, state_bytes: stateBytes, kv_token_bytes: kvBytesPerToken },
+      });
+    });
+    await cp(this.#storage, this.#pristine, { recursive: true, preserveTimestamps: true });
+  }
+
+  /** Another process, which has the unchanged repository and what the first one wrote. */
+  async #restart([, , question = ""]: readonly string[]): Promise<void> {
+    await this.#fresh();
+    await this.#living(async (life) => this.#tell("restart", (await life.first(question)).row));
+  }
+
+  /** A line is changed while the repository is warm. */
+  async #edit(at: number, [before = "", ...others]: readonly string[]): Promise<void> {
+    await this.#fresh();
+    await this.#living(async (life) => {
+      const { plan } = await life.first(before);
+      const { path: file, tokens } = segmentAt(plan, at);
+      const question = others.find((text) => !text.includes(file)) ?? before;
+      await this.#changeLine(file);
+      const percent = String(Math.round(100 * at));
+      this.#tell(`edit at ${percent} %`, { ...(await life.first(question)).row, edited_tokens: tokens });
+    });
+  }
+
+  async #living<T>(work: (life: Life) => Promise<T>): Promise<T> {
+    const life = this.#life();
+    try {
+      return await work(life);
+    } finally {
+      await life.end();
+    }
+  }
+
+  /** A line in the middle of the file is there twice afterwards. */
+  async #changeLine(file: string): Promise<void> {
+    const place = path.join(this.#repository, file);
+    const lines = (await readFile(place, "utf8")).split("\n");
+    const middleLine = lines.length >> 1;
+    lines.splice(middleLine, 0, lines[middleLine] ?? "");
+    await writeFile(place, lines.join("\n"));
+  }
+
+  /** The files are written beside the answer; this waits for the last of the base. */
+  async #written(baseTokens: number): Promise<readonly { readonly toTokens: number; readonly fileBytes: number }[]> {
+    const lastBoundary = baseTokens - (baseTokens % 64);
+    for (const startedMs = performance.now(); performance.now() - startedMs < writtenWithinMs;) {
+      this.#bench.signal.throwIfAborted();
+      const kept = await listSnapshots(this.#storage);
+      if (kept.some(({ toTokens }) => toTokens >= lastBoundary)) return kept;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw failure("internal", "bench", "snapshots of the whole base", "fewer");
+  }
+}
+
+/** Names a file of the base each, so that little is added for them. */
+function questionsOf({ segments }: ContextPlan): readonly string[] {
+  const base = segments.filter(({ kind }) => kind === "base");
+  const count = Math.min(base.length, 8);
+  return Array.from({ length: count }, (_, index) => {
+    const file = base[Math.floor((index * base.length) / count)];
+    return `What is in ${file?.path ?? ""}?`;
+  });
+}
+
+/** The file of the base in which that share of its tokens ends. */
+function segmentAt({ segments }: ContextPlan, share: number): { readonly path: string; readonly tokens: number } {
+  const base = segments.filter(({ kind }) => kind === "base");
+  const total = base.reduce((sum, { tokens }) => sum + tokens, 0);
+  let before = 0;
+  for (const segment of base) if ((before += segment.tokens) >= share * total) return segment;
+  throw failure("repository-empty", "bench");
+}
+
+async function sizeOf(folder: string): Promise<{ readonly files: number; readonly bytes: number }> {
+  let [files, bytes] = [0, 0];
+  for (const entry of await readdir(folder, { recursive: true })) {
+    const found = await lstat(path.join(folder, entry));
+    if (!found.isFile()) continue;
+    files += 1;
+    bytes += found.size;
+  }
+  return { files, bytes };
+}

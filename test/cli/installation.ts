@@ -1,0 +1,31 @@
+// Owns: the command line as a program, for tests: bundled from the sources, with the built addon and a cache folder of its own.
+import { spawn } from "node:child_process";
+import { mkdirSync, symlinkSync } from "node:fs";
+import * as path from "node:path";
+import { addonPath, bundle, nanoFolder, scratchFolder } from "../engine/engineUnderTest";
+
+const installation = scratchFolder("asking");
+mkdirSync(path.join(installation, "dist", "native"), { recursive: true });
+mkdirSync(path.join(installation, "media"));
+bundle("src/cli/main.ts", path.join(installation, "dist", "cli.js"));
+bundle("src/engine/host.ts", path.join(installation, "dist", "engineHost.js"));
+symlinkSync(addonPath, path.join(installation, "dist", "native", "ringside.node"));
+symlinkSync(nanoFolder, path.join(installation, "media", "nano"));
+
+export interface Ended {
+  readonly exitCode: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+export async function ringside(...arguments_: readonly string[]): Promise<Ended> {
+  // What is kept between commands is this test's own.
+  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
+  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
+  let out = "";
+  let err = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
+  const exitCode = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { exitCode, out, err };
+}
