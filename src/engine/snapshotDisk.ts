@@ -10,6 +10,8 @@ export interface DiskFile {
   write(bytes: Uint8Array, offset: number): Promise<void>;
   /** Fills `into`, or returns how much there was. */
   read(into: Uint8Array, offset: number): Promise<number>;
+  /** Lets the file be so long before anything is in it, so that other processes count it. */
+  reserve(bytes: number): Promise<void>;
   stat(): Promise<{ readonly bytes: number; readonly modifiedMs: number }>;
   sync(): Promise<void>;
   close(): Promise<void>;
@@ -105,6 +107,10 @@ class OpenFile implements DiskFile {
       done += bytesRead;
     }
     return done;
+  }
+
+  async reserve(bytes: number): Promise<void> {
+    await this.#handle.truncate(bytes);
   }
 
   async stat(): Promise<{ readonly bytes: number; readonly modifiedMs: number }> {

@@ -111,11 +111,13 @@ export class SnapshotStore {
     if (this.#files.has(name.key)) return true;
     if (this.#disabled || (name.parent !== "" && !this.#files.has(name.parent))) return false;
     const fileBytes = fileBytesOf(model, name.fromTokens, name.toTokens);
+    if (fileBytes > this.#options.limitBytes) return false;
     try {
-      if (!(await this.#makeRoom(fileBytes, new Set([...inUse, name.parent])))) return false;
-      await this.#write(model, name, content);
+      const keep = new Set([...inUse, name.parent]);
+      if (!(await this.#write(model, name, content, () => this.#makeRoom(keep)))) return false;
     } catch (cause) {
-      this.#disable(cause);
+      // A file or the folder is gone when someone else deletes what is kept; the disk is none the worse for it.
+      if (!isMissing(cause)) this.#disable(cause);
       return false;
     }
     const { key, parent, label, fromTokens, toTokens } = name;
@@ -159,7 +161,16 @@ export class SnapshotStore {
     await this.#remove((await this.#options.disk.list()).filter((name) => name.includes(suffix)));
   }
 
-  async #write(model: SnapshotModel, name: SnapshotName, content: SnapshotContent): Promise<void> {
+  /**
+   * The file has its length before anyone looks for room: of two processes that write at a time at least the one that looks
+   * last sees both files, so that together they stay within the budget without waiting for each other.
+   */
+  async #write(
+    model: SnapshotModel,
+    name: SnapshotName,
+    content: SnapshotContent,
+    makeRoom: () => Promise<boolean>,
+  ): Promise<boolean> {
     const { disk } = this.#options;
     const hashes: Record<SectionName, string> = {
       tokens: sha256(new Uint8Array(content.tokens.buffer, content.tokens.byteOffset, content.tokens.byteLength)),
@@ -172,6 +183,11 @@ export class SnapshotStore {
     const file = await disk.create(temporary);
     try {
       try {
+        await file.reserve(fileBytesOf(model, name.fromTokens, name.toTokens));
+        if (!(await makeRoom()) || (name.parent !== "" && !this.#files.has(name.parent))) {
+          await disk.remove(temporary);
+          return false;
+        }
         let offset = 0;
         for (const piece of pieces) {
           for (let begin = 0; begin < piece.byteLength; begin += pieceBytes) {
@@ -195,6 +211,7 @@ export class SnapshotStore {
       await disk.remove(target).catch(() => undefined);
       throw cause;
     }
+    return true;
   }
 
   async #read(model: SnapshotModel, entry: StoredSnapshot, withState: boolean): Promise<SnapshotContent | null> {
@@ -236,7 +253,7 @@ export class SnapshotStore {
   }
 
   async #learn(name: string): Promise<void> {
-    const key = name.slice(0, keyCharacters);
+    const key = keyOf(name);
     const learnt = await this.#withFile(key, async (file, header) => {
       const { modifiedMs: usedMs } = await file.stat();
       return header.key === key ? { ...header, usedMs } : null;
@@ -263,16 +280,58 @@ export class SnapshotStore {
   }
 
   /** Lets go of ends of lines, those first that cost least to read again for their size and are least likely to be used. */
-  async #makeRoom(neededBytes: number, inUse: ReadonlySet<string>): Promise<boolean> {
-    const { limitBytes } = this.#options;
-    if (neededBytes > limitBytes) return false;
-    while (this.bytes + neededBytes > limitBytes) {
+  async #makeRoom(inUse: ReadonlySet<string>): Promise<boolean> {
+    const underWayBytes = await this.#look();
+    while (this.bytes + underWayBytes > this.#options.limitBytes) {
       const parents = new Set([...this.#files.values()].map(({ parent }) => parent));
       const ends = [...this.#files.values()].filter(({ key }) => !parents.has(key) && !inUse.has(key));
       const [least] = ends.sort((left, right) => this.#worth(left) - this.#worth(right));
       if (least === undefined) return false;
-      await this.#drop(least.key);
+      if (!(await this.#wasUsedSince(least))) await this.#drop(least.key);
     }
+    return true;
+  }
+
+  /** Learns what other processes wrote and removed. Returns the length of the files that are being written, here or there. */
+  async #look(): Promise<number> {
+    const { disk } = this.#options;
+    const names = new Set(await disk.list());
+    for (const { key } of this.list()) if (!names.has(`${key}${suffix}`)) this.#files.delete(key);
+    let underWayBytes = 0;
+    for (const name of names) {
+      if (temporaryName.test(name)) {
+        if (isOfDeadProcess(name)) await this.#remove([name]);
+        else underWayBytes += await this.#lengthOf(name);
+      } else if (finalName.test(name) && !this.#files.has(keyOf(name))) await this.#learn(name);
+    }
+    // A parent that got its name while the folder was being listed may be missing in the list.
+    for (const { parent } of this.list()) {
+      if (parent !== "" && !this.#files.has(parent)) await this.#learn(`${parent}${suffix}`);
+    }
+    await this.#removeOrphans();
+    return underWayBytes;
+  }
+
+  /** Of a file that is being written; one that has got its final name meanwhile is learnt. */
+  async #lengthOf(temporary: string): Promise<number> {
+    let file: DiskFile | null = null;
+    try {
+      file = await this.#options.disk.open(temporary);
+      return (await file.stat()).bytes;
+    } catch {
+      if (!this.#files.has(keyOf(temporary))) await this.#learn(`${keyOf(temporary)}${suffix}`);
+      return 0;
+    } finally {
+      await file?.close().catch(() => undefined);
+    }
+  }
+
+  /** Another process may have used what this one has not. */
+  async #wasUsedSince({ key, usedMs }: StoredSnapshot): Promise<boolean> {
+    const used = await this.#withFile(key, async (file) => (await file.stat()).modifiedMs);
+    const known = this.#files.get(key);
+    if (used === null || known === undefined || used <= usedMs) return false;
+    this.#files.set(key, { ...known, usedMs: used });
     return true;
   }
 
@@ -316,15 +375,29 @@ function trimLastPage(pages: Uint8Array[], pageBytes: number): void {
   if (last !== undefined) pages.push(last.subarray(0, last.byteLength - pageBytes));
 }
 
-/** A file that was being written by a process that is no more. */
+/** Of a snapshot's file under its final name or the one it is written under. */
+function keyOf(name: string): string {
+  return name.slice(0, keyCharacters);
+}
+
+function isMissing(cause: unknown): boolean {
+  return cause instanceof Error && "code" in cause && cause.code === "ENOENT";
+}
+
+/** A file that was being written by a process that is no more, when this one starts. */
 function isAbandoned(name: string): boolean {
-  if (!temporaryName.test(name)) return false;
-  const pid = Number(/\.tmp\.(\d+)\./.exec(name)?.[1]);
-  if (pid === process.pid) return true;
+  return temporaryName.test(name) && (processOf(name) === process.pid || isOfDeadProcess(name));
+}
+
+function isOfDeadProcess(temporary: string): boolean {
   try {
-    process.kill(pid, 0);
+    process.kill(processOf(temporary), 0);
     return false;
   } catch (cause) {
     return (cause as NodeJS.ErrnoException).code === "ESRCH";
   }
+}
+
+function processOf(temporary: string): number {
+  return Number(/\.tmp\.(\d+)\./.exec(temporary)?.[1]);
 }

@@ -170,6 +170,11 @@ export class MemoryDisk implements SnapshotDisk {
         into.set(some);
         return some.byteLength;
       },
+      reserve: async (bytes) => {
+        await this.#call("reserve");
+        inode.bytes = withBytes(inode.bytes, bytes, new Uint8Array(0));
+        this.calls.push({ type: "write", inode, offset: bytes, bytes: new Uint8Array(0) });
+      },
       stat: async () => {
         await this.#call("stat");
         return { bytes: inode.bytes.byteLength, modifiedMs: 0 };
