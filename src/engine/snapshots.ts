@@ -28,6 +28,8 @@ export class Snapshots {
   readonly #sizes: StateSizes;
   readonly #kept = new Map<string, Kept>();
   #uses = 0;
+  /** The state that the conversation's next question begins with. */
+  #standing: string | undefined;
 
   constructor(limitBytes: number, sizes: StateSizes) {
     this.#limitBytes = limitBytes;
@@ -49,19 +51,25 @@ export class Snapshots {
     return bytes;
   }
 
-  /** The longest kept beginning of a prompt with these keys. It and all before it count as used. */
+  /** The longest kept beginning of a prompt with these keys. */
   longest(keys: readonly string[]): Found | null {
-    this.#uses += 1;
-    for (let index = keys.length - 1; index >= 0; index -= 1) {
-      const kept = this.#kept.get(keys[index] ?? "");
-      if (kept === undefined) continue;
-      for (let used: Kept | null = kept; used !== null; used = used.parent) used.used = this.#uses;
-      return { boundary: kept.toTokens, snapshot: kept.snapshot };
-    }
-    return null;
+    const kept = this.#longest(keys);
+    return kept === null ? null : { boundary: kept.toTokens, snapshot: kept.snapshot };
   }
 
-  /** Takes the snapshot over, and closes it when that state is kept already. The newest one stays; others go as memory asks. */
+  /** The same when a request begins: it and all before it count as used by this request. */
+  use(keys: readonly string[]): Found | null {
+    this.#uses += 1;
+    for (let used = this.#longest(keys); used !== null; used = used.parent) used.used = this.#uses;
+    return this.longest(keys);
+  }
+
+  /** What is read beside the conversation never costs the state of that name; undefined: there is none. */
+  protect(key: string | undefined): void {
+    this.#standing = key;
+  }
+
+  /** Takes the snapshot over, and closes it when that state is kept already or has no room beside the protected one. */
   keep(keys: readonly string[], snapshot: NativeSnapshot): void {
     const toTokens = snapshot.position();
     const key = keyAt(keys, toTokens);
@@ -84,6 +92,14 @@ export class Snapshots {
     this.#kept.clear();
   }
 
+  #longest(keys: readonly string[]): Kept | null {
+    for (let index = keys.length - 1; index >= 0; index -= 1) {
+      const kept = this.#kept.get(keys[index] ?? "");
+      if (kept !== undefined) return kept;
+    }
+    return null;
+  }
+
   #before(keys: readonly string[], toTokens: number): Kept | null {
     for (let boundary = boundaryAt(toTokens - 1); boundary >= chunkTokens; boundary -= chunkTokens) {
       const kept = this.#kept.get(keyAt(keys, boundary) ?? "");
@@ -92,7 +108,10 @@ export class Snapshots {
     return null;
   }
 
-  /** The least of (tokens to read again) × (chance of use) / (bytes that it frees). */
+  /**
+   * The least of (tokens to read again) × (chance of use) / (bytes that it frees). The newest state goes when only the protected one
+   * is left beside it, and the protected one never.
+   */
   #dropLeast(newest: Kept): void {
     const parents = new Set([...this.#kept.values()].map(({ parent }) => parent));
     const worth = (kept: Kept): number => {
@@ -101,9 +120,10 @@ export class Snapshots {
     };
     let least: Kept | null = null;
     for (const kept of this.#kept.values()) {
-      if (kept !== newest && (least === null || worth(kept) < worth(least))) least = kept;
+      if (kept !== newest && kept.key !== this.#standing && (least === null || worth(kept) < worth(least)))
+        least = kept;
     }
-    if (least === null) return;
+    least ??= newest;
     this.#kept.delete(least.key);
     for (const kept of this.#kept.values()) if (kept.parent === least) kept.parent = least.parent;
     least.snapshot.close();

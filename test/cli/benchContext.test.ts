@@ -27,7 +27,7 @@ test("a second question reads fewer than 64 tokens besides itself, a restarted e
   const rows = JSON.parse(out) as readonly Row[];
   const of = (name: string): Row => rows.find((row) => row.test === name) ?? assert.fail(`${name} in ${out}`);
   for (const row of rows) {
-    for (const column of Object.keys(row)) assert.ok((contextColumns).includes(column), column);
+    for (const column of Object.keys(row)) assert.ok(contextColumns.includes(column), column);
   }
   const cold = of("cold");
   assert.ok((cold.base_tokens ?? 0) > 2_000 && (cold.read_tokens ?? 0) >= (cold.base_tokens ?? 0), out);

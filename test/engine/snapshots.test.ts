@@ -67,7 +67,7 @@ test("many side questions never cost the repository: what they share is used wit
     const prompt = new Int32Array(4_224).fill(index + 1);
     prompt.set(base);
     const keys = keysOf(prompt);
-    assert.equal(snapshots.longest(keys)?.boundary, 4_096);
+    assert.equal(snapshots.use(keys)?.boundary, 4_096);
     const question = new Kept(4_224);
     questions.push(question);
     snapshots.keep(keys, question);
@@ -87,6 +87,63 @@ test("over the limit only the newest stays, however large it is", () => {
   assert.deepEqual([small.closed, large.closed], [1, 0]);
 });
 
+/** A request as the engine makes it: what is kept is used, and states are kept at its stops, in ascending order. */
+function request(snapshots: Snapshots, keys: readonly string[], stops: readonly number[]): Kept[] {
+  const kept = snapshots.use(keys)?.boundary ?? 0;
+  return stops
+    .filter((stop) => stop > kept)
+    .map((stop) => {
+      const snapshot = new Kept(stop);
+      snapshots.keep(keys, snapshot);
+      return snapshot;
+    });
+}
+
+test("a repository that is read once is one use, not one a stop: what the conversation used before it is still likely", () => {
+  const snapshots = new Snapshots(12 * sizes.stateBytes + 12_288, sizes);
+  const first = keysOf(tokensOf("a", 4_096));
+  const mine = request(snapshots, first, [1_024, 2_048, 3_072, 4_096]);
+  snapshots.use(first);
+  // Eight states in one request: none of them was used more often than those of the first repository.
+  const stops = Array.from({ length: 8 }, (_, index) => 1_024 * (index + 1));
+  request(snapshots, keysOf(tokensOf("b", 8_192)), stops);
+  assert.deepEqual(
+    mine.map(({ closed }) => closed),
+    [0, 0, 0, 0],
+  );
+});
+
+test("property: among any questions, of any repositories, the end of the conversation's base stays within any budget", () => {
+  const step = fc.record({
+    repository: fc.nat(3),
+    /** Tokens after the base, in chunks. */
+    tail: fc.integer({ min: 0, max: 12 }),
+    isBeside: fc.boolean(),
+  });
+  const bases = [40, 3, 17, 28].map((chunks, index) => tokensOf("abcd"[index] ?? "", chunks * 64));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), fc.integer({ min: 0, max: 30_000 }), (steps, limit) => {
+      const snapshots = new Snapshots(limit, sizes);
+      let standing: { readonly keys: readonly string[]; readonly end: number } | null = null;
+      for (const [index, { repository, tail, isBeside }] of steps.entries()) {
+        const base = bases[repository] ?? new Int32Array(0);
+        const prompt = new Int32Array(base.length + tail * 64).fill(16_000 + index);
+        prompt.set(base);
+        const keys = keysOf(prompt);
+        if (!isBeside) {
+          standing = { keys: keys.slice(0, base.length / 64), end: base.length };
+          snapshots.protect(standing.keys.at(-1));
+        }
+        const between = Array.from({ length: Math.floor(base.length / 512) }, (_, stop) => (stop + 1) * 512);
+        request(snapshots, keys, [...new Set([...between, base.length, prompt.length])]);
+        assert.ok(snapshots.bytes <= limit || snapshots.count === 1);
+        if (standing !== null) assert.equal(snapshots.longest(standing.keys)?.boundary, standing.end);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
 test("property: the limit holds, each snapshot is closed once, and what is found was read", () => {
   const step = fc.record({
     of: fc.nat(3),
@@ -99,7 +156,7 @@ test("property: the limit holds, each snapshot is closed once, and what is found
       const all: { readonly snapshot: Kept; readonly key: string }[] = [];
       for (const { of, length, at } of steps) {
         const keys = keysOf(tokensOf("a", length * 64, [256 * of, "bcd"[of] ?? "e"]));
-        const found = snapshots.longest(keys);
+        const found = snapshots.use(keys);
         if (found !== null) {
           const known = all.find(({ snapshot }) => snapshot === found.snapshot);
           assert.equal(known?.key, keys[found.boundary / 64 - 1]);
