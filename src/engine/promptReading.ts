@@ -24,6 +24,8 @@ export interface TokenPrompt {
   readonly basePieces: Prompt["basePieces"];
   /** "": its states stay in memory. */
   readonly repository: string;
+  /** The next question begins as this one does, so the end of its base is kept whatever else is read meanwhile. */
+  readonly isConversation: boolean;
 }
 
 export interface ReadingSteps {
@@ -68,10 +70,11 @@ export class PromptReading {
 
   async read(session: HeldSession, prompt: TokenPrompt, steps: ReadingSteps): Promise<SyncDone> {
     const startedMs = performance.now();
-    const { tokens, ends, basePieces, repository } = prompt;
+    const { tokens, ends, basePieces, repository, isConversation } = prompt;
     const baseTokens = ends[basePieces - 1] ?? 0;
     const identity = this.#disk?.model.identity ?? "";
     const line: Line = { tokens, keys: prefixKeys(`${identity}\n${repository}`, tokens), label: repository };
+    if (isConversation) this.#snapshots.protect(keyAt(line.keys, boundaryAt(baseTokens)));
     const kept = await this.#longestKept(session, line, repository !== "");
     const advanced = steps.begin(kept);
     let reusedTokens: number | null = null;
@@ -96,7 +99,7 @@ export class PromptReading {
 
   /** How many of the tokens need not be read; what only a disk has comes to memory for it. */
   async #longestKept(session: HeldSession, line: Line, fromDisk: boolean): Promise<number> {
-    const inMemory = this.#snapshots.longest(line.keys)?.boundary ?? 0;
+    const inMemory = this.#snapshots.use(line.keys)?.boundary ?? 0;
     const kept = Math.max(session.common(line.tokens), inMemory);
     if (!fromDisk || this.#disk === null) return kept;
     return Math.max(kept, await this.#restore(this.#disk, line, kept + leastRestoredTokens));
@@ -148,8 +151,9 @@ export class PromptReading {
       snapshot.close();
       return;
     }
-    this.#snapshots.keep(line.keys, snapshot);
+    // First to the disk: a memory without room for it closes it.
     if (onDisk) this.#disk?.writer.add(line, snapshot);
+    this.#snapshots.keep(line.keys, snapshot);
   }
 }
 

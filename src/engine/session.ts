@@ -172,7 +172,7 @@ export class ModelSession {
     const running = new Map([[session, held.native]]);
     return reading.read(
       held,
-      { tokens, ends, basePieces: prompt.basePieces, repository },
+      { tokens, ends, basePieces: prompt.basePieces, repository, isConversation: session === mainSession },
       {
         run: (start) => this.#native(running, call, start),
         begin: (reusedTokens) => progressOf(tokens.length, reusedTokens, call),
