@@ -97,6 +97,7 @@ test("the next command need not read the repository again, unless told to; what 
   assert.ok((await ringside("snapshots", "list")).out.includes(folder));
   assert.match((await ringside("snapshots", "clear", "--repo", folder)).out, /^[\d.,]+ MB deleted\.\n$/);
   assert.ok((await list()).every(({ repository }) => repository !== folder));
+  assert.deepEqual(await ask(), first, "what was deleted is read again");
   assert.equal((await ringside("snapshots", "drop")).exitCode, 2);
 });
 

@@ -1,7 +1,9 @@
 // Owns: the command line as a program, for tests: bundled from the sources, with the built addon and a cache folder of its own.
 import { spawn } from "node:child_process";
+import type { ChildProcessByStdio } from "node:child_process";
 import { mkdirSync, symlinkSync } from "node:fs";
 import * as path from "node:path";
+import type { Readable } from "node:stream";
 import { addonPath, bundle, nanoFolder, scratchFolder } from "../engine/engineUnderTest";
 
 const installation = scratchFolder("asking");
@@ -18,10 +20,20 @@ export interface Ended {
   readonly err: string;
 }
 
+/** What is kept between commands is these tests' own. */
+const cache = path.join(installation, "cache");
+export const snapshotFolder = path.join(cache, "ringside", "snapshots");
+
+export function startRingside(...arguments_: readonly string[]): ChildProcessByStdio<null, Readable, Readable> {
+  const program = path.join(installation, "dist", "cli.js");
+  return spawn(process.execPath, [program, ...arguments_], {
+    env: { ...process.env, XDG_CACHE_HOME: cache },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+}
+
 export async function ringside(...arguments_: readonly string[]): Promise<Ended> {
-  // What is kept between commands is this test's own.
-  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
-  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
+  const child = startRingside(...arguments_);
   let out = "";
   let err = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
