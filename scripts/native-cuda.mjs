@@ -60,7 +60,7 @@ export async function ownArchitectures() {
 /** One folder for each choice of architectures, so that they do not undo each other's work. */
 const folderFor = (architectures) => `build/cuda/${architectures.length > 0 ? architectures.join("+") : "shipped"}`;
 
-async function build(architectures, targets) {
+async function build(architectures, targets, hostBuild = "") {
   const nvcc = await findNvcc();
   if (nvcc === null)
     throw new Explained(`The GPU backend needs nvcc ${leastMajor} or newer, on PATH or in ${toolkitPrograms}.`);
@@ -70,6 +70,7 @@ async function build(architectures, targets) {
     RINGSIDE_ADDON: "OFF",
     RINGSIDE_CUDA: "ON",
     RINGSIDE_CUDA_ARCHITECTURES: architectures.join(";"),
+    RINGSIDE_HOST_BUILD: hostBuild,
   });
   await compile(folder, targets);
 }
@@ -82,13 +83,16 @@ export async function buildCudaLibrary(architectures) {
   return library;
 }
 
-/** The library, the tests' programs and others by their names. Returns the folder within the checkout where they lie. */
-export async function buildCudaTests(architectures, tests, others = []) {
+/**
+ * The library, the tests' programs and others by their names. Returns the folder within the checkout where they lie. `hostBuild`: a
+ * folder of the native build that is up to date; what it has for the processor is not compiled a second time.
+ */
+export async function buildCudaTests(architectures, tests, { others = [], hostBuild } = {}) {
   const folder = folderFor(architectures);
   const targets = ["ringside_cuda", ...tests.map((test) => `cuda_${test}`), ...others];
   const outputs = [libraryName, ...targets.slice(1)].map((file) => `${folder}/${file}`);
   await whenStale({ name: `cuda-tests-${path.basename(folder)}`, inputs, outputs }, () =>
-    build(architectures, targets),
+    build(architectures, targets, hostBuild),
   );
   return folder;
 }

@@ -73,7 +73,7 @@ async function testGpu() {
   const named = architectures.length === 0 ? "all architectures" : architectures.join(", ");
   let folder = "";
   await step(`GPU tests for ${named}`, async () => {
-    folder = await buildCudaTests(architectures, tests, ["ringside-tool"]);
+    folder = await buildCudaTests(architectures, tests, { others: ["ringside-tool"] });
   });
   if (values.out !== undefined) {
     collect(folder, tests, path.resolve(values.out));

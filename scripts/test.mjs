@@ -76,7 +76,8 @@ function linesOfFailedTests(report) {
 /** The GPU backend and all its tests are compiled; the one that needs no card is run. `npm run test:gpu` runs the others. */
 async function cudaStep() {
   if ((await findNvcc()) === null) return { passed: 0, failed: 0, note: "not compiled, there is no nvcc 13" };
-  const folder = await buildCudaTests(testedArchitectures, await cudaTests());
+  // Set-up has compiled what the engine's test links of the processor's side.
+  const folder = await buildCudaTests(testedArchitectures, await cudaTests(), { hostBuild: at("build", "native") });
   await run(process.execPath, [at("scripts", "symbols.mjs"), at(folder, path.basename(cudaLibraryFile))]);
   const countCuda = (output) => ({
     passed: sumOf(output, /^(\d+) passed, \d+ failed$/gm),
