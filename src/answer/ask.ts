@@ -3,6 +3,7 @@
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryContext } from "../context/repositoryContext";
 import type { RepositoryScan } from "../context/scan";
+import type { Shard, ShardCut } from "../context/shards";
 import type { EnginePort, LoadRequest, ModelInfo, SamplerOptions } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
@@ -11,9 +12,13 @@ import type { AnswerStats, AskEvent, Citation, Effort, FileChoices, RefusalCheck
 import { checkCitations } from "./citations";
 import { generateAnswer } from "./generation";
 import type { Generated } from "./generation";
-import { planQuestion } from "./preview";
+import { planQuestion, shareForQuestion } from "./preview";
 import type { HistoryTurn, PromptRequest } from "./prompt";
 import { checkRefusal, refusedName } from "./refusal";
+import { askShards, shardStats } from "./scan";
+import type { ShardOutcome } from "./scan";
+import { foundFiles, mergeAnswers } from "./shardMerge";
+import type { CheckedFile } from "./shardMerge";
 
 export interface AskInput {
   readonly text: string;
@@ -30,6 +35,10 @@ export interface AskInput {
   readonly sampler?: SamplerOptions;
   /** See EnginePort.generate; without it, true. */
   readonly promptLookup?: boolean;
+  /** Put to every shard of the repository. It must be clear by itself: earlier turns are not told, nor is anything pinned. */
+  readonly exhaustive?: boolean;
+  /** Room for the files of one shard, at most what the window has; without it, {@link defaultShardTokens}. */
+  readonly shardTokens?: number;
 }
 
 export interface AskDependencies {
@@ -50,6 +59,9 @@ export interface AskOutcome {
   readonly refusal: RefusalCheck | null;
   readonly scan: RepositoryScan | null;
   readonly plan: ContextPlan | null;
+  /** Of an exhaustive question. */
+  readonly shards: readonly ShardOutcome[];
+  readonly leftOut: ShardCut["leftOut"];
   readonly stats: AnswerStats | null;
   readonly done: Extract<AskEvent, { type: "done" }>["reason"] | null;
   readonly error: RingsideError | null;
@@ -57,6 +69,9 @@ export interface AskOutcome {
 
 /** The tested mode of the embedded model. */
 export const greedy: SamplerOptions = { temperature: 0, topP: 1, repetitionPenalty: 1, seed: 0 };
+
+/** Small models find more in less; and a wave of them is worth its passes (docs/PERFORMANCE.md). */
+export const defaultShardTokens = 16_384;
 
 /** Engines with a question under way. They would refuse a second one too, but only once its repository was scanned. */
 const asking = new WeakSet<EnginePort>();
@@ -94,6 +109,8 @@ class Question {
   readonly #startedAt = performance.now();
   #scan: RepositoryScan | null = null;
   #plan: ContextPlan | null = null;
+  #shards: readonly ShardOutcome[] = [];
+  #leftOut: ShardCut["leftOut"] = [];
   #answer = "";
   #reasoning = "";
   #citations: readonly Citation[] = [];
@@ -117,6 +134,8 @@ class Question {
       refusal: this.#refusal,
       scan: this.#scan,
       plan: this.#plan,
+      shards: this.#shards,
+      leftOut: this.#leftOut,
       stats: this.#stats,
       done: this.#done,
       error: this.#error,
@@ -130,6 +149,7 @@ class Question {
       throw failure("question-too-long", "question", String(questionLimitCharacters), String(text.length));
     }
     const { scan, info } = await this.#prepare();
+    if (this.input.exhaustive === true) return this.#askEverywhere(scan, info);
     const { request, generationTokens } = await this.#planPrompt(scan, info);
     let reason: AskOutcome["done"] = "stopped";
     try {
@@ -138,8 +158,69 @@ class Question {
       // What was shown before a stop is kept and checked like a whole answer.
       if (!isCancelled(cause) || this.#answer === "") throw cause;
     }
-    await this.#check(scan);
+    const segments = this.#plan?.segments ?? [];
+    const readPaths = new Set(segments.map(({ path }) => path));
+    await this.#check(scan, segments, { name: refusedName(this.#answer), readPaths });
     this.#finish(reason);
+  }
+
+  async #askEverywhere(scan: RepositoryScan, info: ModelInfo): Promise<void> {
+    const { engine, repository = "" } = this.dependencies;
+    const { text, effort, maxTokens, sampler = greedy, promptLookup = true } = this.input;
+    this.sink({ type: "phase", phase: "planning" });
+    const { shards, generationTokens } = await this.#cut(scan, info);
+    const options = { effort, sampler, promptLookup, maxTokens: Math.min(maxTokens ?? 1_024, generationTokens) };
+    const question = { scan, shards, question: text, repository, ...options };
+    const done = await askShards(question, engine, this.sink, this.signal);
+    this.#shards = done.outcomes;
+    this.#reasoning = done.outcomes.map(({ reasoning }) => reasoning).join("\n\n");
+    this.#answer = mergeAnswers(done.outcomes);
+    this.sink({ type: "answer", text: this.#answer });
+    this.#stats = shardStats(done, info, this.#startedAt);
+    this.sink({ type: "stats", stats: this.#stats });
+    const paths = new Set(shards.flatMap(({ files }) => files.map(({ file }) => file.path)));
+    // What one shard could not find, another has.
+    const name = this.#shards.some(({ verdict }) => verdict === "found") ? undefined : refusedName(this.#answer);
+    await this.#check(scan, foundFiles(shards, this.#shards), { name, readPaths: paths });
+    this.#finish(done.reason);
+  }
+
+  async #cut(
+    scan: RepositoryScan,
+    info: ModelInfo,
+  ): Promise<{ readonly shards: readonly Shard[]; readonly generationTokens: number }> {
+    const { context, engine } = this.dependencies;
+    const { text, scope = [], shardTokens = defaultShardTokens } = this.input;
+    const shares = await shareForQuestion({ text, history: [] }, engine, { scan, info }, undefined, this.signal);
+    const budgetTokens = Math.min(shardTokens, shares.availableTokens);
+    const { shards, leftOut } = await context.cut(
+      scan,
+      {
+        model: info.folder,
+        count: (texts, countSignal) => engine.countTokens(texts, countSignal),
+        scope,
+        shardTokens: budgetTokens,
+      },
+      this.signal,
+    );
+    if (shards.length === 0)
+      throw failure("context-full", "shard", "room for a line", `${String(budgetTokens)} tokens`);
+    this.#leftOut = leftOut;
+    const readFiles = new Set(shards.flatMap(({ files }) => files.map(({ file }) => file))).size;
+    const readTokens = shards.reduce((total, { tokens }) => total + tokens, 0);
+    this.sink({
+      type: "plan",
+      plan: {
+        budgetTokens: shards.length * budgetTokens,
+        readFiles,
+        totalFiles: scan.files.length,
+        readTokens,
+        outlinedFiles: 0,
+        leftOutFiles: 0,
+        overTokens: 0,
+      },
+    });
+    return { shards, generationTokens: shares.generationTokens };
   }
 
   /** Words the end of a question that did not get to it by itself. */
@@ -223,25 +304,27 @@ class Question {
   }
 
   /** Also done for an answer that was stopped: its quotes are always checked. Only the search after a refusal can take long. */
-  async #check(scan: RepositoryScan): Promise<void> {
+  async #check(
+    scan: RepositoryScan,
+    packed: readonly CheckedFile[],
+    refusal: { readonly name: string | undefined; readonly readPaths: ReadonlySet<string> },
+  ): Promise<void> {
     const { context } = this.dependencies;
-    const segments = this.#plan?.segments ?? [];
     this.sink({ type: "phase", phase: "checking" });
     await assertStillThere(context);
     const known = scan.files.map(({ path }) => path);
-    const citations = checkCitations(this.#answer, { repository: scan.name, packed: segments, known });
-    const bySegment = new Map(segments.map((segment) => [segment.path, segment]));
+    const citations = checkCitations(this.#answer, { repository: scan.name, packed, known });
+    const byPath = new Map(packed.map((file) => [file.path, file]));
     const cited = new Set(citations.map(({ path }) => path));
     const stale = new Set<string>();
     for (const path of cited) {
-      const segment = bySegment.get(path);
-      if (segment !== undefined && !(await scan.isCurrent(segment.file, segment.text))) stale.add(path);
+      const read = byPath.get(path);
+      if (read !== undefined && !(await scan.isCurrent(read.file, read.text))) stale.add(path);
     }
     this.#citations = citations.map((citation) => ({ ...citation, stale: stale.has(citation.path) }));
     this.sink({ type: "citations", citations: this.#citations });
-    const name = refusedName(this.#answer);
-    if (name === undefined) return;
-    this.#refusal = await checkRefusal(name, scan, new Set(bySegment.keys()), this.signal);
+    if (refusal.name === undefined) return;
+    this.#refusal = await checkRefusal(refusal.name, scan, refusal.readPaths, this.signal);
     this.sink({ type: "refusal", refusal: this.#refusal });
   }
 

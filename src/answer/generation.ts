@@ -3,10 +3,9 @@
 import type { EnginePort, GenerateDone, SamplerOptions, SyncDone, SyncProgress } from "../protocol/engine";
 import { RingsideFailure } from "../protocol/errors";
 import type { DoneReason, Effort, ReadingProgress } from "../protocol/qa";
-import { LoopDetector } from "./loop";
 import { buildPrompt } from "./prompt";
 import type { PromptRequest } from "./prompt";
-import { TraceSplitter } from "./trace";
+import { Writing } from "./writing";
 
 export interface GenerationRequest {
   readonly prompt: PromptRequest;
@@ -36,14 +35,19 @@ export interface Generated {
 }
 
 /** At low effort the reasoning is closed after this many tokens, and the answer follows from what was thought so far. */
-const lowEffortReasoningTokens = 256;
+export const lowEffortReasoningTokens = 256;
 
-const reasons = {
+const doneReasons = {
   "stop-token": "complete",
   "token-limit": "token-limit",
   "context-full": "context-full",
   cancelled: "stopped",
 } as const satisfies Record<GenerateDone["reason"], Generated["reason"]>;
+
+/** How an answer ended that the engine ended so. */
+export function doneReasonOf(reason: GenerateDone["reason"]): DoneReason {
+  return doneReasons[reason];
+}
 
 export async function generateAnswer(
   request: GenerationRequest,
@@ -53,15 +57,15 @@ export async function generateAnswer(
 ): Promise<Generated> {
   const { repository } = request;
   const sync = await read(request.prompt, repository, engine, sink, signal);
-  const first = new Pass(sink, request.prompt.start === "open");
   const limit = request.effort === "low" ? lowEffortReasoningTokens : Number.POSITIVE_INFINITY;
-  const done = await first.generate(engine, request, request.maxTokens, limit, signal);
+  const first = new Pass(sink, request.prompt.start === "open", limit);
+  const done = await first.generate(engine, request, request.maxTokens, signal);
   if (done !== null) return first.result(sync, done);
   const prompt: PromptRequest = { ...request.prompt, start: { reasoning: first.reasoning } };
   await read(prompt, repository, engine, { ...sink, phase: () => undefined, reading: () => undefined }, signal);
-  const second = new Pass(sink, false);
+  const second = new Pass(sink, false, Number.POSITIVE_INFINITY);
   const left = Math.max(1, request.maxTokens - first.tokens);
-  const rest = await second.generate(engine, request, left, Number.POSITIVE_INFINITY, signal);
+  const rest = await second.generate(engine, request, left, signal);
   if (rest === null) throw new Error("an answer without a reasoning limit cannot reach it");
   return first.joined(sync, second, rest);
 }
@@ -90,35 +94,34 @@ async function read(
 
 /** One call of generate(). */
 class Pass {
-  reasoning = "";
-  tokens = 0;
-  #reasoningTokens = 0;
-  #reportedTokens = 0;
-  /** 0: none yet. */
-  #firstTokenAt = 0;
   #startedAt = 0;
-  #answering = false;
-  #reachedLimit = false;
-  #repeats = false;
-  readonly #loops = new LoopDetector();
-  readonly #splitter: TraceSplitter;
+  readonly #writing: Writing;
 
   constructor(
     private readonly sink: GenerationSink,
     private readonly mayReason: boolean,
+    reasoningLimit: number,
   ) {
-    this.#splitter = new TraceSplitter({
-      reasoning: (text) => {
-        this.reasoning += text;
-        this.sink.reasoning(text, this.#reasoningTokens - this.#reportedTokens);
-        this.#reportedTokens = this.#reasoningTokens;
+    let isAnswering = false;
+    this.#writing = new Writing(
+      {
+        reasoning: sink.reasoning,
+        answer: (text) => {
+          if (!isAnswering) sink.phase("answering");
+          isAnswering = true;
+          sink.answer(text);
+        },
       },
-      answer: (text) => {
-        if (!this.#answering) this.sink.phase("answering");
-        this.#answering = true;
-        this.sink.answer(text);
-      },
-    });
+      reasoningLimit,
+    );
+  }
+
+  get reasoning(): string {
+    return this.#writing.reasoning;
+  }
+
+  get tokens(): number {
+    return this.#writing.tokens;
   }
 
   /** null: the reasoning reached its limit and was ended. */
@@ -126,7 +129,6 @@ class Pass {
     engine: EnginePort,
     { sampler, promptLookup }: GenerationRequest,
     maxTokens: number,
-    reasoningLimit: number,
     signal: AbortSignal | undefined,
   ): Promise<GenerateDone | null> {
     const limit = new AbortController();
@@ -142,24 +144,21 @@ class Pass {
         { maxTokens, sampler, promptLookup },
         {
           signal: limit.signal,
-          onTokens: ({ ids, text }) => {
-            if (this.#reachedLimit || this.#repeats) return;
-            this.#take(ids.length, text);
-            this.#repeats = this.#loops.push(ids);
-            this.#reachedLimit = this.#splitter.isReasoning && this.#reasoningTokens >= reasoningLimit;
-            if (this.#reachedLimit || this.#repeats) stop();
+          onTokens: (batch) => {
+            if (!this.#writing.take(batch)) stop();
           },
         },
       );
-      this.#splitter.finish();
+      this.#writing.finish();
       return done;
     } catch (cause) {
-      this.#splitter.finish();
+      this.#writing.finish();
       const wasUser = signal?.aborted === true;
       if (wasUser || !(cause instanceof RingsideFailure) || cause.error.kind !== "cancelled") throw cause;
       // What lookup did until then is not told of a generation that was stopped.
-      if (this.#repeats) return { reason: "cancelled", tokens: this.tokens, drafted: 0, accepted: 0, ...this.#times() };
-      if (this.#reachedLimit) return null;
+      const told = { tokens: this.tokens, drafted: 0, accepted: 0, ...this.#times() };
+      if (this.#writing.end === "repetition") return { reason: "cancelled", ...told };
+      if (this.#writing.end === "reasoning-limit") return null;
       throw cause;
     } finally {
       signal?.removeEventListener("abort", stop);
@@ -167,12 +166,13 @@ class Pass {
   }
 
   result(sync: SyncDone, done: GenerateDone, last: Pass = this): Generated {
+    const { firstTokenAt, reasoningTokens } = this.#writing;
     return {
-      reason: last.#repeats ? "repetition" : reasons[done.reason],
+      reason: last.#writing.end === "repetition" ? "repetition" : doneReasonOf(done.reason),
       sync,
       done,
-      firstTokenAt: this.#firstTokenAt === 0 ? performance.now() : this.#firstTokenAt,
-      reasoningTokens: this.#reasoningTokens,
+      firstTokenAt: firstTokenAt === 0 ? performance.now() : firstTokenAt,
+      reasoningTokens,
     };
   }
 
@@ -183,13 +183,7 @@ class Pass {
   }
 
   #times(): Pick<GenerateDone, "milliseconds" | "firstTokenMs"> {
-    return { milliseconds: performance.now() - this.#startedAt, firstTokenMs: this.#firstTokenAt - this.#startedAt };
-  }
-
-  #take(tokens: number, text: string): void {
-    if (this.#firstTokenAt === 0) this.#firstTokenAt = performance.now();
-    this.tokens += tokens;
-    if (!this.#splitter.isAnswer) this.#reasoningTokens += tokens;
-    this.#splitter.push(text);
+    const { firstTokenAt } = this.#writing;
+    return { milliseconds: performance.now() - this.#startedAt, firstTokenMs: firstTokenAt - this.#startedAt };
   }
 }

@@ -7,6 +7,7 @@ import type { EnginePort, ModelInfo } from "../protocol/engine";
 import type { FileChoices } from "../protocol/qa";
 import type { AskDependencies } from "./ask";
 import { shareTail, shareWindow } from "./budget";
+import type { TailShares, WindowShares } from "./budget";
 import type { HistoryTurn } from "./prompt";
 import { headTokenText } from "./prompt";
 import { suggestQuestions } from "./suggestions";
@@ -29,6 +30,23 @@ export interface QuestionToPlan {
   readonly budgetTokens?: number;
 }
 
+/** How the window is shared when this is asked, with as much of the conversation as has room. */
+export async function shareForQuestion(
+  { text, history }: Pick<QuestionToPlan, "text" | "history">,
+  engine: EnginePort,
+  { scan, info }: { readonly scan: RepositoryScan; readonly info: ModelInfo },
+  limitTokens?: number,
+  signal?: AbortSignal,
+): Promise<TailShares & WindowShares> {
+  const conversation = history.map((turn) => `${turn.question}\n${turn.answer}`);
+  const counted = await engine.countTokens([headTokenText(scan.name), text, ...conversation], signal);
+  const [headTokens = 0, questionTokens = 0, ...turnTokens] = counted;
+  const window = shareWindow(info.contextTokens, headTokens);
+  const shares = { ...window, budgetTokens: Math.min(window.budgetTokens, limitTokens ?? window.budgetTokens) };
+  const turns = history.map((turn, index) => ({ turn, tokens: turnTokens[index] ?? 0 }));
+  return { ...shares, ...shareTail(shares, questionTokens, turns) };
+}
+
 /** Shares the window between files, question and conversation, and plans the files. */
 export async function planQuestion(
   { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens }: QuestionToPlan,
@@ -38,28 +56,22 @@ export async function planQuestion(
   info: ModelInfo,
   signal?: AbortSignal,
 ): Promise<PlannedQuestion> {
-  const conversation = history.map((turn) => `${turn.question}\n${turn.answer}`);
-  const counted = await engine.countTokens([headTokenText(scan.name), text, ...conversation], signal);
-  const [headTokens = 0, questionTokens = 0, ...turnTokens] = counted;
-  const window = shareWindow(info.contextTokens, headTokens);
-  const shares = { ...window, budgetTokens: Math.min(window.budgetTokens, wantedTokens ?? window.budgetTokens) };
-  const turns = history.map((turn, index) => ({ turn, tokens: turnTokens[index] ?? 0 }));
-  const tail = shareTail(shares, questionTokens, turns);
+  const shares = await shareForQuestion({ text, history }, engine, { scan, info }, wantedTokens, signal);
   const plan = await context.plan(
     scan,
     {
       model: info.folder,
       count: (texts, countSignal) => engine.countTokens(texts, countSignal),
       budgetTokens: shares.budgetTokens,
-      availableTokens: tail.availableTokens,
-      question: searchedText(text, tail.history),
+      availableTokens: shares.availableTokens,
+      question: searchedText(text, shares.history),
       scope,
       pinned,
       choices,
     },
     signal,
   );
-  return { plan, history: tail.history, generationTokens: window.generationTokens };
+  return { plan, history: shares.history, generationTokens: shares.generationTokens };
 }
 
 /**

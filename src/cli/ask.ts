@@ -2,7 +2,7 @@
 // Must never let text of the repository or the model steer the terminal.
 import { readFile } from "node:fs/promises";
 import * as path from "node:path";
-import { ask } from "../answer/ask";
+import { ask, defaultShardTokens } from "../answer/ask";
 import type { AskDependencies, AskInput, AskOutcome } from "../answer/ask";
 import { RepositoryContext } from "../context/repositoryContext";
 import { failure } from "../protocol/errors";
@@ -24,7 +24,10 @@ Reads the repository and answers; each quote and path of the answer is checked a
   --effort NAME        off, low or high (default): how long the model may reason
   --scope DIR          read this folder only; may be given several times
   --pin FILE           read this file in any case; may be given several times
-  --max-tokens N       reasoning and answer together
+  --scan               read every file: the repository is cut into shards that each fit the window, all are asked, and
+                       what they found is put together; for "every place that ..." and for what does not fit
+  --shard-tokens N     with --scan: room for the files of one shard (default ${String(defaultShardTokens)}, at most what fits)
+  --max-tokens N       reasoning and answer together (with --scan: for each shard)
   --temperature T      0 (default): always the likeliest token
   --top-p P            default 1
   --seed N             default 0
@@ -39,6 +42,8 @@ const options = {
   effort: { type: "string" },
   scope: { type: "string", multiple: true },
   pin: { type: "string", multiple: true },
+  scan: { type: "boolean" },
+  "shard-tokens": { type: "string" },
   "max-tokens": { type: "string" },
   temperature: { type: "string" },
   "top-p": { type: "string" },
@@ -57,6 +62,7 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
     pinned: values.pin ?? [],
     ...(maxTokens === 0 ? {} : { maxTokens }),
     promptLookup: values["no-lookup"] !== true,
+    ...scanOptions(values),
     sampler: {
       temperature: numberOption(values.temperature, "--temperature", [0, 100], 0),
       topP: numberOption(values["top-p"], "--top-p", [0.001, 1], 1),
@@ -80,6 +86,20 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
       ),
     { keepsSnapshots },
   );
+}
+
+function scanOptions(values: {
+  readonly scan?: boolean | undefined;
+  readonly pin?: readonly string[] | undefined;
+  readonly "shard-tokens"?: string | undefined;
+}): Pick<AskInput, "exhaustive" | "shardTokens"> {
+  const shardTokens = integerOption(values["shard-tokens"], "--shard-tokens", [64, 1 << 24], defaultShardTokens);
+  if (values.scan !== true) {
+    if (values["shard-tokens"] !== undefined) throw new UsageError("--shard-tokens is of use with --scan only.");
+    return {};
+  }
+  if (values.pin !== undefined) throw new UsageError("--scan reads every file; leave --pin out.");
+  return { exhaustive: true, shardTokens };
 }
 
 async function readQuestions(question: string | undefined, file: string | undefined): Promise<readonly string[]> {
@@ -126,6 +146,10 @@ async function answerAll(
   return exitCode;
 }
 
+function leftOutJson({ leftOut }: AskOutcome): object[] {
+  return leftOut.map(({ file, line, tokens }) => ({ path: file.path, line, tokens }));
+}
+
 function outcomeJson(question: string, outcome: AskOutcome): object {
   return {
     question,
@@ -134,6 +158,7 @@ function outcomeJson(question: string, outcome: AskOutcome): object {
     citations: outcome.citations,
     ...(outcome.refusal === null ? {} : { refusal: outcome.refusal }),
     ...(outcome.plan === null ? {} : { plan: planJson(outcome.plan) }),
+    ...(outcome.shards.length === 0 ? {} : { shards: outcome.shards, leftOut: leftOutJson(outcome) }),
     ...(outcome.stats === null ? {} : { stats: outcome.stats }),
     ...(outcome.done === null ? {} : { done: outcome.done }),
     ...(outcome.error === null ? {} : { error: outcome.error }),

@@ -1,7 +1,7 @@
 // Owns: how one question looks in a terminal: a progress line, the reasoning dimmed, the answer, and what was checked.
 // Must never write anything but plain text that came through printable(), save its own few control sequences.
 import type { AskOutcome } from "../answer/ask";
-import type { AskEvent, Citation, RefusalCheck } from "../protocol/qa";
+import type { AskEvent, Citation, RefusalCheck, ShardProgress } from "../protocol/qa";
 import { printable } from "./pack";
 import { wordWindowFit } from "./words";
 
@@ -17,6 +17,7 @@ const clearLine = "\r\u001b[K";
 export class AskScreen {
   #progressShown = false;
   #part: "none" | "reasoning" | "answer" = "none";
+  #shards: ShardProgress | null = null;
 
   /** `quiet`: standard output belongs to a JSON value. */
   constructor(
@@ -37,7 +38,11 @@ export class AskScreen {
         this.#say(wordWindowFit(event.plan));
         break;
       case "reading":
-        this.#tell(readingLine(event));
+        this.#tell(readingLine(event, this.#shards));
+        break;
+      case "shards":
+        this.#shards = event.shards;
+        this.#tell(shardsLine(event.shards));
         break;
       case "reasoning":
       case "answer":
@@ -91,17 +96,21 @@ export class AskScreen {
   }
 }
 
-function readingLine({
-  position,
-  promptTokens,
-  tokensPerSecond,
-  secondsLeft,
-}: Extract<AskEvent, { type: "reading" }>): string {
+function readingLine(
+  { position, promptTokens, tokensPerSecond, secondsLeft }: Extract<AskEvent, { type: "reading" }>,
+  shards: ShardProgress | null,
+): string {
   const percent = Math.floor((100 * position) / Math.max(1, promptTokens));
   const speed = tokensPerSecond > 0 ? ` · ${count(Math.round(tokensPerSecond))} tok/s` : "";
   const time = secondsLeft < 90 ? `${Math.ceil(secondsLeft)} s` : `${Math.ceil(secondsLeft / 60)} min`;
   const tokens = `${count(position)} of ${count(promptTokens)} tokens`;
-  return `Reading repository ${percent} % · ${tokens}${speed === "" ? "" : `${speed} · ${time} left`}`;
+  const what = shards === null ? "Reading repository" : `Reading shard ${shards.first} of ${shards.total} ·`;
+  return `${what} ${percent} % · ${tokens}${speed === "" ? "" : `${speed} · ${time} left`}`;
+}
+
+function shardsLine({ total, first, last, asked, found }: ShardProgress): string {
+  const which = first === last ? `shard ${first}` : `shards ${first} to ${last}`;
+  return `Asking ${which} of ${total} · ${count(found)} of ${count(asked)} had an answer`;
 }
 
 const words = { verified: "verified", relocated: "relocated", "not-found": "not found" } as const;
@@ -141,7 +150,7 @@ function refusalLines(refusal: RefusalCheck | null): string[] {
   );
 }
 
-function closingLine({ plan, stats, done }: AskOutcome): string {
+function closingLine({ plan, shards, leftOut, stats, done }: AskOutcome): string {
   const parts: string[] = [];
   if (done === "stopped") parts.push("Stopped");
   if (done === "token-limit" || done === "context-full") parts.push("Cut short: no room for more tokens");
@@ -149,6 +158,13 @@ function closingLine({ plan, stats, done }: AskOutcome): string {
   if (plan !== null) {
     const { readFiles, totalFiles } = plan.summary;
     parts.push(`Read ${count(readFiles)} of ${count(totalFiles)} files`);
+  }
+  if (shards.length > 0) {
+    const found = shards.filter(({ verdict }) => verdict === "found").length;
+    const failed = shards.filter(({ verdict }) => verdict === "failed").length;
+    parts.push(`Asked ${count(shards.length)} shards, ${count(found)} had an answer`);
+    if (failed > 0) parts.push(`${count(failed)} failed`);
+    if (leftOut.length > 0) parts.push(`${count(leftOut.length)} lines too long for a shard`);
   }
   if (stats !== null) {
     parts.push(`${count(stats.promptTokens)} tokens, ${count(stats.reusedTokens)} of them from before`);

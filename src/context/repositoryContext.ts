@@ -9,6 +9,8 @@ import type { ContextPlan } from "./plan";
 import type { RepoReader } from "./repoReader";
 import { Scanner } from "./scan";
 import type { RepositoryScan, ScanLimits, ScanOptions } from "./scan";
+import { cutShards } from "./shards";
+import type { ShardCut } from "./shards";
 import { wantedFiles } from "./supplement";
 import { TokenCounts } from "./tokenCounts";
 import type { CountTokens } from "./tokenCounts";
@@ -63,10 +65,7 @@ export class RepositoryContext {
     const { scope, pinned, budgetTokens, availableTokens } = request;
     const files = scan.files.filter((file) => inScope(file.path, scope));
     if (files.length === 0 && pinned.length === 0) throw failure("repository-empty", scan.name);
-    if (this.#counts?.model !== request.model) {
-      this.#counts = { model: request.model, counts: new TokenCounts(request.count) };
-    }
-    const counts = this.#counts.counts;
+    const counts = this.#countsFor(request);
     const reserveTokens = Math.floor(budgetTokens * reserveShare);
     const base = await this.#baseFor(
       scan,
@@ -86,6 +85,22 @@ export class RepositoryContext {
       signal,
     );
     return this.#plan;
+  }
+
+  /** Every file of the scope, in parts that each fit one prompt. Rejects with "repository-empty" when there is nothing to read. */
+  async cut(
+    scan: RepositoryScan,
+    request: Pick<ContextRequest, "model" | "count" | "scope"> & { readonly shardTokens: number },
+    signal?: AbortSignal,
+  ): Promise<ShardCut> {
+    const files = scan.files.filter((file) => inScope(file.path, request.scope));
+    if (files.length === 0) throw failure("repository-empty", scan.name);
+    return cutShards({ scan, counts: this.#countsFor(request), files, shardTokens: request.shardTokens }, signal);
+  }
+
+  #countsFor({ model, count }: Pick<ContextRequest, "model" | "count">): TokenCounts {
+    if (this.#counts?.model !== model) this.#counts = { model, counts: new TokenCounts(count) };
+    return this.#counts.counts;
   }
 
   async #baseFor(

@@ -49,6 +49,17 @@ export interface PlanSummary {
   readonly overTokens: number;
 }
 
+/** How far a question that is put to every shard of the repository is. */
+export interface ShardProgress {
+  readonly total: number;
+  /** Those at work now, counted from 1. */
+  readonly first: number;
+  readonly last: number;
+  /** Of those that were asked, so many had an answer. */
+  readonly asked: number;
+  readonly found: number;
+}
+
 export type CitationStatus = "verified" | "relocated" | "not-found";
 export interface Citation {
   /** Unique within its turn, ascending in the order of the answer. */
@@ -113,6 +124,7 @@ export type AskEvent =
       readonly tokensPerSecond: number;
       readonly secondsLeft: number;
     }
+  | { readonly type: "shards"; readonly shards: ShardProgress }
   | { readonly type: "reasoning"; readonly text: string; readonly tokens: number }
   | { readonly type: "answer"; readonly text: string }
   | { readonly type: "citations"; readonly citations: readonly Citation[] }
@@ -140,6 +152,8 @@ export interface TurnView {
   readonly scannedFiles: number;
   readonly plan: PlanSummary | null;
   readonly reading: ReadingProgress | null;
+  /** null: the question is not put to every shard, or not yet. */
+  readonly shards: ShardProgress | null;
   readonly reasoning: string;
   readonly reasoningTokens: number;
   readonly reasoningMs: number;
@@ -176,7 +190,8 @@ export interface PanelState {
 /** Q&A page → extension. Pages name things by id, never by path (house invariant 4). */
 export type FromQaPage =
   | { readonly type: "ready" }
-  | { readonly type: "ask"; readonly text: string; readonly effort: Effort }
+  /** `exhaustive`: every file is read, shard by shard, however large the repository is. */
+  | { readonly type: "ask"; readonly text: string; readonly effort: Effort; readonly exhaustive: boolean }
   | { readonly type: "stop" }
   | { readonly type: "openCitation"; readonly turn: number; readonly citation: number }
   | { readonly type: "openRefusalPlace"; readonly turn: number; readonly place: number }
@@ -202,4 +217,5 @@ export type ToQaPage =
   | { readonly type: "event"; readonly turn: number; readonly event: AskEvent; readonly failureMessage?: string }
   | { readonly type: "engine"; readonly engine: EngineStatus }
   | { readonly type: "readAhead"; readonly reading: ReadingProgress | null }
-  | { readonly type: "focusQuestion"; readonly text?: string };
+  /** `exhaustive`: the next question is meant to be so. */
+  | { readonly type: "focusQuestion"; readonly text?: string; readonly exhaustive?: boolean };

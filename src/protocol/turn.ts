@@ -11,6 +11,7 @@ export function newTurn(id: number, question: string, startedAtMs: number): Turn
     scannedFiles: 0,
     plan: null,
     reading: null,
+    shards: null,
     reasoning: "",
     reasoningTokens: 0,
     reasoningMs: 0,
@@ -37,6 +38,8 @@ export function applyEvent(turn: TurnView, event: AskEvent, nowMs: number, failu
       const { position, promptTokens, tokensPerSecond, secondsLeft } = event;
       return { ...turn, reading: { position, promptTokens, tokensPerSecond, secondsLeft } };
     }
+    case "shards":
+      return { ...turn, shards: event.shards };
     case "reasoning":
       return {
         ...withReasoningTime(turn, "reasoning", nowMs),

@@ -14,6 +14,7 @@ import type {
   PlanSummary,
   ReadingProgress,
   RefusalCheck,
+  ShardProgress,
   ToQaPage,
   TurnView,
 } from "./qa";
@@ -90,11 +91,20 @@ const stats: Check<AnswerStats> = object<AnswerStats>({
 const phases = ["scanning", "loading", "planning", "reading", "reasoning", "answering", "checking"] as const;
 const reading = { position: count, promptTokens: count, tokensPerSecond: speed, secondsLeft: duration };
 
+const shards: Check<ShardProgress> = object<ShardProgress>({
+  total: count,
+  first: count,
+  last: count,
+  asked: count,
+  found: count,
+});
+
 const askEvent: Check<AskEvent> = tagged<"type", AskEvent>("type", {
   phase: { phase: choice(phases) },
   scan: { files: count },
   plan: { plan },
   reading,
+  shards: { shards },
   reasoning: { text: text(maxAnswerCharacters), tokens: count },
   answer: { text: text(maxAnswerCharacters) },
   citations: { citations },
@@ -112,6 +122,7 @@ const turn: Check<TurnView> = object<TurnView>({
   scannedFiles: count,
   plan: nullable(plan),
   reading: nullable(object<ReadingProgress>(reading)),
+  shards: nullable(shards),
   reasoning: text(maxAnswerCharacters),
   reasoningTokens: count,
   reasoningMs: duration,
@@ -138,7 +149,7 @@ const panelState: Check<PanelState> = object<PanelState>({
 
 const fromQaPage: Check<FromQaPage> = tagged<"type", FromQaPage>("type", {
   ready: {},
-  ask: { text: text(maxQuestionCharacters), effort: choice(["off", "low", "high"]) },
+  ask: { text: text(maxQuestionCharacters), effort: choice(["off", "low", "high"]), exhaustive: truth },
   stop: {},
   openCitation: { turn: turnId, citation: count },
   openRefusalPlace: { turn: turnId, place: integer(0, 4) },
@@ -162,7 +173,7 @@ const toQaPage: Check<ToQaPage> = tagged<"type", ToQaPage>("type", {
   event: { turn: turnId, event: askEvent, failureMessage: optional(text(20_000)) },
   engine: { engine: engineStatus },
   readAhead: { reading: nullable(object<ReadingProgress>(reading)) },
-  focusQuestion: { text: optional(text(maxQuestionCharacters)) },
+  focusQuestion: { text: optional(text(maxQuestionCharacters)), exhaustive: optional(truth) },
 });
 
 /** null: not a message of the page. Nothing is done about it, because only a broken or hostile page sends one. */
