@@ -56,6 +56,7 @@ export function activate(context: ExtensionContext): void {
     commands.registerCommand("ringside.ask", (text: unknown) =>
       typeof text === "string" ? questions.ask(text) : panel.focus(),
     ),
+    commands.registerCommand("ringside.askEveryFile", () => panel.focus(null, true)),
     commands.registerCommand("ringside.stop", () => background.stop()),
     commands.registerCommand("ringside.newConversation", async () => {
       conversation.clear();

@@ -12,6 +12,8 @@ export interface Question {
   readonly effort: Effort;
   /** Files that must be read for it. */
   readonly pinned: readonly string[];
+  /** Put to every file, part by part. */
+  readonly exhaustive: boolean;
   readonly history: readonly HistoryTurn[];
 }
 
@@ -64,7 +66,7 @@ export class Conversation {
   }
 
   /** Ends with the question. Rejects with "engine-busy" while another one runs. */
-  async ask(text: string, effort: Effort, pinned: readonly string[] = []): Promise<TurnView> {
+  async ask(text: string, effort: Effort, pinned: readonly string[] = [], exhaustive = false): Promise<TurnView> {
     if (this.activeTurn !== null) throw failure("engine-busy");
     const id = ++this.#lastId;
     const history = this.#history();
@@ -73,7 +75,7 @@ export class Conversation {
     const run = async (): Promise<void> => {
       // A stopped question may still be on its way out of the engine.
       await before;
-      await this.#ask({ text, effort, pinned, history }, (event) => this.#apply(id, event), abort.signal);
+      await this.#ask({ text, effort, pinned, exhaustive, history }, (event) => this.#apply(id, event), abort.signal);
     };
     // One that is longer is refused; the page need not hold all of it to say so.
     this.#turns = [...this.#turns, newTurn(id, text.slice(0, questionLimitCharacters), Date.now())];

@@ -39,6 +39,7 @@ export class QaPanel implements WebviewViewProvider, Disposable {
   #isListening = false;
   /** Waits for a page that is not there yet. */
   #focusText: string | null | undefined;
+  #focusExhaustive = false;
 
   constructor(parts: PanelParts) {
     this.#parts = parts;
@@ -93,9 +94,10 @@ export class QaPanel implements WebviewViewProvider, Disposable {
     });
   }
 
-  /** Shows the view and puts the cursor into the question box; `text`, if given, becomes the question's beginning. */
-  async focus(text: string | null = null): Promise<void> {
+  /** Shows the view and puts the cursor into the question box; `text`, if given, becomes the question's beginning; `exhaustive`: it is meant for every file. */
+  async focus(text: string | null = null, exhaustive = false): Promise<void> {
     this.#focusText = text;
+    this.#focusExhaustive = exhaustive;
     await commands.executeCommand(`${qaView}.focus`);
     this.#sendFocus();
   }
@@ -135,8 +137,9 @@ export class QaPanel implements WebviewViewProvider, Disposable {
   #sendFocus(): void {
     if (!this.#isListening || this.#focusText === undefined) return;
     const text = this.#focusText;
+    const exhaustive = this.#focusExhaustive;
     this.#focusText = undefined;
-    this.#post(text === null ? { type: "focusQuestion" } : { type: "focusQuestion", text });
+    this.#post({ type: "focusQuestion", ...(text === null ? {} : { text }), ...(exhaustive ? { exhaustive } : {}) });
   }
 
   #post(message: ToQaPage): void {
@@ -163,7 +166,7 @@ export class QaPanel implements WebviewViewProvider, Disposable {
         if (conversation.activeTurn === null) this.#parts.preparation.start();
         return;
       case "ask":
-        await questions.ask(message.text, message.effort);
+        await questions.ask(message.text, message.effort, [], message.exhaustive);
         return;
       case "stop":
         await commands.executeCommand("ringside.stop");

@@ -20,9 +20,14 @@ export class Questions {
   }
 
   /** Ends with the answer; undefined: it was not asked, and the user has been told why. */
-  async ask(text: string, effort: Effort = "high", pinned: readonly string[] = []): Promise<TurnView | undefined> {
+  async ask(
+    text: string,
+    effort: Effort = "high",
+    pinned: readonly string[] = [],
+    exhaustive = false,
+  ): Promise<TurnView | undefined> {
     try {
-      const answered = this.#conversation.ask(text, effort, pinned);
+      const answered = this.#conversation.ask(text, effort, pinned, exhaustive);
       answered.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
       await this.#panel?.show();
       return await answered;

@@ -55,8 +55,8 @@ test("an answered question is history for the next, with its pinned files apart"
   script.finish("b");
   await second;
   assert.deepEqual(script.asked, [
-    { text: "one", effort: "high", pinned: ["a.ts"], history: [] },
-    { text: "two", effort: "low", pinned: [], history: [{ question: "one", answer: "the answer" }] },
+    { text: "one", effort: "high", pinned: ["a.ts"], exhaustive: false, history: [] },
+    { text: "two", effort: "low", pinned: [], exhaustive: false, history: [{ question: "one", answer: "the answer" }] },
   ]);
 });
 

@@ -8,8 +8,8 @@ import type { AskEvent, FromQaPage, ToQaPage } from "../../src/protocol/qa";
 
 const fromPage: readonly FromQaPage[] = [
   { type: "ready" },
-  { type: "ask", text: "where is `x`?", effort: "high" },
-  { type: "ask", text: "x".repeat(100_000), effort: "off" },
+  { type: "ask", text: "where is `x`?", effort: "high", exhaustive: false },
+  { type: "ask", text: "x".repeat(100_000), effort: "off", exhaustive: true },
   { type: "stop" },
   { type: "openCitation", turn: 1, citation: 0 },
   { type: "openRefusalPlace", turn: 1, place: 4 },
@@ -56,6 +56,7 @@ const events: readonly AskEvent[] = [
   { type: "scan", files: 3 },
   { type: "plan", plan },
   { type: "reading", position: 1, promptTokens: 2, tokensPerSecond: 3.5, secondsLeft: 0.5 },
+  { type: "shards", shards: { total: 12, first: 3, last: 4, asked: 2, found: 1 } },
   { type: "reasoning", text: "r", tokens: 1 },
   { type: "answer", text: "a" },
   { type: "citations", citations: [citation] },
@@ -112,9 +113,11 @@ test("every message comes through unchanged", () => {
 
 test("a message with a wrong field is no message", () => {
   const wrong: readonly unknown[] = [
-    { type: "ask", text: 5, effort: "high" },
-    { type: "ask", text: "q", effort: "max" },
-    { type: "ask", text: "q" },
+    { type: "ask", text: 5, effort: "high", exhaustive: false },
+    { type: "ask", text: "q", effort: "max", exhaustive: false },
+    { type: "ask", text: "q", exhaustive: false },
+    { type: "ask", text: "q", effort: "high" },
+    { type: "ask", text: "q", effort: "high", exhaustive: "yes" },
     { type: "openCitation", turn: 1, citation: -1 },
     { type: "openCitation", turn: 2 ** 53, citation: 1 },
     { type: "openCitation", turn: Number.NaN, citation: 1 },

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import type { AxeResults } from "axe-core";
 import type { Browser } from "playwright-core";
-import type { FromQaPage, PanelState } from "../../src/protocol/qa";
+import type { AskEvent, FromQaPage, PanelState } from "../../src/protocol/qa";
 import { launchBrowser, openQaPage } from "./browserPage";
 import type { OpenedPage } from "./browserPage";
 import { goodEvents, panelWith, readyPanel, refusalEvents, startMs, turnAfter } from "./panels";
@@ -59,7 +59,56 @@ test("Enter asks, Shift+Enter starts a new line", async () => {
     await opened.settled();
     assert.equal(await box(opened).inputValue(), "");
   });
-  assert.deepEqual(said, [{ type: "ask", text: "first\nsecond", effort: "high" }]);
+  assert.deepEqual(said, [{ type: "ask", text: "first\nsecond", effort: "high", exhaustive: false }]);
+});
+
+test("every file is asked when the box says so, for one question; the keyboard reaches it, and a command sets it", async () => {
+  const choice = ({ page }: OpenedPage) => page.getByRole("checkbox", { name: "Ask every file" });
+  const said = await saidAfter(readyPanel, async (opened) => {
+    await choice(opened).focus();
+    await opened.page.keyboard.press("Space");
+    assert.ok(await choice(opened).isChecked());
+    await box(opened).fill("everywhere");
+    await box(opened).press("Enter");
+    assert.ok(!(await choice(opened).isChecked()));
+    await box(opened).fill("here");
+    await box(opened).press("Enter");
+    await opened.send({ type: "focusQuestion", exhaustive: true });
+    await opened.settled();
+    assert.ok(await choice(opened).isChecked());
+  });
+  assert.deepEqual(
+    said.map((message) => message.type === "ask" && [message.text, message.exhaustive]),
+    [
+      ["everywhere", true],
+      ["here", false],
+    ],
+  );
+});
+
+test("a question to every file tells which part is read and asked", async () => {
+  const parts = { total: 12, first: 3, last: 3, asked: 0, found: 0 };
+  const reading = { position: 40_000, promptTokens: 160_000, tokensPerSecond: 1_500, secondsLeft: 80 };
+  const events: readonly AskEvent[] = [
+    { type: "phase", phase: "reading" },
+    { type: "shards", shards: parts },
+    { type: "reading", ...reading },
+    { type: "shards", shards: { ...parts, last: 8, asked: 2, found: 1 } },
+    { type: "phase", phase: "answering" },
+  ];
+  const texts = [
+    "Reading part 3 of 12 · 25 % · 40,000 of 160,000 tokens · 1,500 tok/s · 80 s left",
+    "Asking parts 3–8 of 12 · 1 of 2 had an answer",
+  ];
+  for (const [end, text] of [
+    [3, texts[0]],
+    [5, texts[1]],
+  ] as const) {
+    const opened = await openQaPage(browser, { state: panelWith([turnAfter(1, question, events.slice(0, end))]) });
+    await opened.settled();
+    assert.equal((await opened.page.locator(".progress p").textContent())?.replaceAll("\u00a0", " "), text);
+    await opened.close();
+  }
 });
 
 test("an empty or overlong question, and one while another runs, stay in the box and are explained", async () => {
@@ -81,7 +130,11 @@ test("an empty or overlong question, and one while another runs, stay in the box
 
 test("buttons and links say what they are for, by numbers and never by paths", async () => {
   const cases: readonly (readonly [PanelState, string, FromQaPage])[] = [
-    [readyPanel, ".suggestion >> nth=1", { type: "ask", text: "What does `planContext` do?", effort: "high" }],
+    [
+      readyPanel,
+      ".suggestion >> nth=1",
+      { type: "ask", text: "What does `planContext` do?", effort: "high", exhaustive: false },
+    ],
     [panelWith([turnAfter(7, question, goodEvents, readingEnd)]), ".stop", { type: "stop" }],
     [done, "figure .citation >> nth=1", { type: "openCitation", turn: 1, citation: 3 }],
     [done, ".path .citation >> nth=0", { type: "openCitation", turn: 1, citation: 1 }],
@@ -207,6 +260,7 @@ test("every control can be reached by Tab, in the order of the page", async () =
     "button.link",
     "vscode-text-area.",
     "vscode-button.ask",
+    "input.",
   ]);
   await opened.close();
 });

@@ -5,7 +5,8 @@ import { strings } from "../shared/strings";
 import { button, TextBox } from "../shared/toolkit";
 
 export interface ComposerActions {
-  readonly ask: (text: string) => void;
+  /** `exhaustive`: of every file. */
+  readonly ask: (text: string, exhaustive: boolean) => void;
   readonly stop: () => void;
   readonly draft: (text: string) => void;
 }
@@ -16,6 +17,7 @@ export class Composer {
   readonly element: HTMLElement;
   readonly #actions: ComposerActions;
   readonly #box: TextBox;
+  readonly #everyFile = element("input", { type: "checkbox" });
   readonly #hint = element("p", { class: "hint", role: "status" });
   readonly #ask: HTMLElement;
   readonly #stop: HTMLElement;
@@ -41,7 +43,7 @@ export class Composer {
       "div",
       { class: "composer" },
       element("div", { class: "row" }, this.#box.element, this.#ask, this.#stop),
-      this.#hint,
+      element("div", { class: "below" }, this.#hint, this.#drawChoice()),
     );
     this.#say("");
   }
@@ -50,6 +52,7 @@ export class Composer {
     if (this.#isRunning && !options.isRunning) this.#say("");
     this.#isRunning = options.isRunning;
     this.#box.disabled = !options.isEnabled;
+    this.#everyFile.disabled = !options.isEnabled;
     this.#box.placeholder = options.hasTurns ? strings.questionPlaceholderNext : strings.questionPlaceholder;
     show(this.#ask, !options.isRunning);
     show(this.#stop, options.isRunning);
@@ -57,12 +60,19 @@ export class Composer {
   }
 
   /** null: leave what stands there. */
-  focus(text: string | null): void {
+  focus(text: string | null, exhaustive = false): void {
+    if (exhaustive) this.#everyFile.checked = true;
     if (text !== null) {
       this.#box.value = text;
       this.#actions.draft(text);
     }
     this.#box.focus();
+  }
+
+  #drawChoice(): HTMLElement {
+    const label = element("label", { class: "every-file" }, this.#everyFile, strings.everyFile);
+    label.title = strings.everyFileHint;
+    return label;
   }
 
   #onKey(event: KeyboardEvent): void {
@@ -88,7 +98,9 @@ export class Composer {
     }
     this.#box.value = "";
     this.#actions.draft("");
-    this.#actions.ask(text);
+    this.#actions.ask(text, this.#everyFile.checked);
+    // Reading everything takes its time: it is wanted for one question, not from now on.
+    this.#everyFile.checked = false;
   }
 
   #say(hint: string): void {

@@ -12,7 +12,7 @@ registerToolkit();
 const host = new Host();
 const page = new QaPage(main, host, emptyPanel);
 host.listen((message) => {
-  if (message.type === "focusQuestion") page.focusQuestion(message.text);
+  if (message.type === "focusQuestion") page.focusQuestion(message.text, message.exhaustive);
   else page.update(reducePanel(page.state, message, Date.now()));
 });
 host.post({ type: "ready" });

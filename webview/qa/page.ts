@@ -51,7 +51,7 @@ export class QaPage {
     this.#stopReading = linkButton(strings.stopReading, () => this.#post({ type: "stop" }));
     this.#composer = new Composer(
       {
-        ask: (text) => this.#ask(text),
+        ask: (text, exhaustive) => this.#ask(text, exhaustive),
         stop: () => this.#post({ type: "stop" }),
         draft: (draft) => host.remember({ draft }),
       },
@@ -82,17 +82,17 @@ export class QaPage {
     else setTimeout(draw, waitMs);
   }
 
-  focusQuestion(text: string | undefined): void {
-    this.#composer.focus(text ?? null);
+  focusQuestion(text: string | undefined, exhaustive = false): void {
+    this.#composer.focus(text ?? null, exhaustive);
   }
 
   #post(message: FromQaPage): void {
     this.#host.post(message);
   }
 
-  #ask(text: string): void {
+  #ask(text: string, exhaustive = false): void {
     this.#follower.toEnd();
-    this.#post({ type: "ask", text, effort: "high" });
+    this.#post({ type: "ask", text, effort: "high", exhaustive });
   }
 
   #drawFooter(): HTMLElement {

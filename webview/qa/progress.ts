@@ -35,12 +35,13 @@ export function phaseText(turn: TurnView): string | null {
     case "planning":
       return strings.planning;
     case "reading": {
-      const { reading } = turn;
+      const { reading, shards } = turn;
       if (reading === null) return strings.readingStart;
-      return strings.reading(reading.position, reading.promptTokens, reading.tokensPerSecond, reading.secondsLeft);
+      const { position, promptTokens, tokensPerSecond, secondsLeft } = reading;
+      return strings.reading(position, promptTokens, tokensPerSecond, secondsLeft, shards);
     }
     case "answering":
-      return strings.answering;
+      return turn.shards === null ? strings.answering : strings.askingParts(turn.shards);
     case "checking":
       return strings.checking;
     case "reasoning":

@@ -1,5 +1,5 @@
 // Owns: every sentence that the pages show, in one table. Must never be passed by: no other file of the pages holds visible text.
-import type { PlanSummary, ReadingProgress } from "../../src/protocol/qa";
+import type { PlanSummary, ReadingProgress, ShardProgress } from "../../src/protocol/qa";
 
 const locale = document.documentElement.lang === "" ? "en" : document.documentElement.lang;
 const whole = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
@@ -32,6 +32,9 @@ export const strings = {
   questionEmpty: "Write a question first.",
   questionTooLong: (characters: number, limit: number): string =>
     `The question has ${number(characters)} characters; at most ${number(limit)} are possible. Shorten it.`,
+  everyFile: "Ask every file",
+  everyFileHint:
+    "Reads every file, part by part, however large the folder is, and puts together what was found. Takes longer the first time.",
   oneAtATime: "One question at a time: wait for this answer, or stop it.",
   toEnd: "Go to the end",
   showAll: "Show all of the question",
@@ -77,13 +80,28 @@ export const strings = {
     count === 0 ? "Looking through the folder" : `Looking through the folder · ${files(count)}`,
   loading: "Loading the model",
   planning: "Choosing what to read",
-  reading: (position: number, promptTokens: number, speed: number, secondsLeft: number): string =>
+  reading: (
+    position: number,
+    promptTokens: number,
+    speed: number,
+    secondsLeft: number,
+    shards: ShardProgress | null = null,
+  ): string =>
     [
-      `Reading repository ${percent(position, promptTokens)}`,
+      shards === null
+        ? `Reading repository ${percent(position, promptTokens)}`
+        : `Reading part ${number(shards.first)} of ${number(shards.total)} · ${percent(position, promptTokens)}`,
       `${number(position)} of ${tokens(promptTokens)}`,
       ...(speed > 0 ? [`${number(speed)} tok/s`, timeLeft(secondsLeft)] : []),
     ].join(" · "),
   readingStart: "Reading repository",
+  askingParts: ({ first, last, total, asked, found }: ShardProgress): string =>
+    [
+      first === last
+        ? `Asking part ${number(first)} of ${number(total)}`
+        : `Asking parts ${number(first)}–${number(last)} of ${number(total)}`,
+      ...(asked > 0 ? [`${number(found)} of ${number(asked)} had an answer`] : []),
+    ].join(" · "),
   reasoningNow: "Reasoning",
   answering: "Answering",
   checking: "Checking the quotes against the files",
