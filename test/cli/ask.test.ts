@@ -119,6 +119,9 @@ test("a job that fails is exit code 1 and one sentence; wrong usage is 2", async
   assert.equal((await ringside("ask", "--repo", folder)).exitCode, 2);
   assert.equal((await ringside("ask", "--repo", folder, "--questions", "f", "q")).exitCode, 2);
   assert.equal((await ringside("pack", "--repo", folder, "--budget", "none")).exitCode, 2);
+  for (const options of [["--shard-tokens", "500"], ["--scan", "--pin", "a.ts"], ["--scan", "--shard-tokens", "9"]]) {
+    assert.equal((await ringside("ask", "--repo", folder, ...options, "q")).exitCode, 2, options.join(" "));
+  }
 });
 
 test("text of the model and of the repository cannot steer the terminal", () => {
@@ -149,6 +152,8 @@ test("text of the model and of the repository cannot steer the terminal", () => 
     refusal: { name: "x", places: [{ path: "c.ts", line: 4, wasRead: false }] },
     scan: null,
     plan: null,
+    shards: [],
+    leftOut: [],
     stats: null,
     done: "complete",
     error: null,
