@@ -67,6 +67,36 @@ test("ask gives one JSON value, a list for a file of questions, and text for peo
   assert.equal(text.err, "");
 });
 
+test("ask --scan tells of each shard, and a second command reads none of them again", async (t) => {
+  const others = Array.from({ length: 3 }, (_, index) => {
+    const lines = Array.from(
+      { length: 40 },
+      (__, line) => `export const gate_${String(line)} = "${String(line * index)}";`,
+    );
+    return [`src/list${String(index)}.ts`, `${lines.join("\n")}\n`] as const;
+  });
+  const folder = folderWith(t, { ...files, ...Object.fromEntries(others) });
+  const scan = async (): Promise<{
+    shards: { verdict: string; files: { path: string }[]; reusedTokens: number }[];
+  }> => {
+    const options = ["--scan", "--shard-tokens", "1000", "--json"];
+    const { exitCode, out, err } = await ringside("ask", "--repo", folder, ...options, "Where is `openTheGate` used?");
+    assert.equal(exitCode, 0, err);
+    return JSON.parse(out) as Awaited<ReturnType<typeof scan>>;
+  };
+  const first = await scan();
+  assert.ok(first.shards.length >= 3);
+  assert.deepEqual(first.shards.flatMap((shard) => shard.files.map((file) => file.path)).sort(), [
+    "src/gates.ts",
+    "src/list0.ts",
+    "src/list1.ts",
+    "src/list2.ts",
+    "src/use.ts",
+  ]);
+  assert.ok(first.shards.some(({ verdict }) => verdict === "found"));
+  for (const { reusedTokens } of (await scan()).shards) assert.ok(reusedTokens > 64);
+});
+
 test("the next command need not read the repository again, unless told to; what is kept is listed and deleted", async (t) => {
   const long = Array.from({ length: 60 }, (_, line) => `export const gate_${String(line)} = "${String(line * 37)}";`);
   const folder = folderWith(t, { ...files, "src/long.ts": `${long.join("\n")}\n` });
@@ -119,7 +149,11 @@ test("a job that fails is exit code 1 and one sentence; wrong usage is 2", async
   assert.equal((await ringside("ask", "--repo", folder)).exitCode, 2);
   assert.equal((await ringside("ask", "--repo", folder, "--questions", "f", "q")).exitCode, 2);
   assert.equal((await ringside("pack", "--repo", folder, "--budget", "none")).exitCode, 2);
-  for (const options of [["--shard-tokens", "500"], ["--scan", "--pin", "a.ts"], ["--scan", "--shard-tokens", "9"]]) {
+  for (const options of [
+    ["--shard-tokens", "500"],
+    ["--scan", "--pin", "a.ts"],
+    ["--scan", "--shard-tokens", "9"],
+  ]) {
     assert.equal((await ringside("ask", "--repo", folder, ...options, "q")).exitCode, 2, options.join(" "));
   }
 });
