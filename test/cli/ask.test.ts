@@ -79,7 +79,7 @@ test("ask --scan tells of each shard, and a second command reads none of them ag
   const scan = async (): Promise<{
     shards: { verdict: string; files: { path: string }[]; reusedTokens: number }[];
   }> => {
-    const options = ["--scan", "--shard-tokens", "1000", "--json"];
+    const options = ["--scan", "--shard-tokens", "700", "--json"];
     const { exitCode, out, err } = await ringside("ask", "--repo", folder, ...options, "Where is `openTheGate` used?");
     assert.equal(exitCode, 0, err);
     return JSON.parse(out) as Awaited<ReturnType<typeof scan>>;
