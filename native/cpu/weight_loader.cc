@@ -21,7 +21,10 @@ namespace {
 
 // What a thread reads at once: small enough to be still in its cache when it is packed, large enough that a call to the
 // system costs nothing beside it.
-constexpr int64_t kSliceWeights = int64_t{1} << 20;
+constexpr int64_t kReadWeights = int64_t{1} << 20;
+// What it takes at once of a matrix as large: neighbours then write to their common huge page at different times, and
+// the system clears it once.
+constexpr int64_t kSliceWeights = 4 * kReadWeights;
 
 // A matrix and where it goes.
 struct Target {
@@ -165,8 +168,13 @@ class WeightLoader {
     add(prefix + "down_proj", shape_.config.hidden, width, &to.down);
   }
 
+  // A multiple of a tile's.
+  static int64_t rows_of(int64_t weights, int64_t columns) {
+    return std::max<int64_t>(1, weights / columns / kTileRows) * kTileRows;
+  }
+
   void add(std::string base, int64_t rows, int64_t columns, PackedMatrix* to) {
-    const int64_t slice_rows = std::max<int64_t>(1, kSliceWeights / columns / kTileRows) * kTileRows;
+    const int64_t slice_rows = rows_of(kSliceWeights, columns);
     for (int64_t first = 0; first < rows; first += slice_rows) {
       slices_.push_back({targets_.size(), first, std::min(slice_rows, rows - first)});
     }
@@ -194,8 +202,12 @@ class WeightLoader {
   void run(const Slice& slice, int worker) {
     Target& target = targets_[slice.target];
     try {
-      const Status loaded = load_slice(slice, target);
-      if (!loaded.ok()) return fail(loaded.error());
+      const int64_t most_rows = rows_of(kReadWeights, target.columns);
+      for (int64_t row = 0; row < slice.rows && !stop_; row += most_rows) {
+        const Slice part{slice.target, slice.first_row + row, std::min(most_rows, slice.rows - row)};
+        const Status loaded = load_slice(part, target, worker);
+        if (!loaded.ok()) return fail(loaded.error());
+      }
     } catch (const std::bad_alloc&) {
       return fail({ErrorKind::kOutOfMemory, target.base, "", ""});
     }
@@ -216,10 +228,10 @@ class WeightLoader {
     stop_ = true;
   }
 
-  Status load_slice(const Slice& slice, Target& target) {
+  Status load_slice(const Slice& slice, Target& target, int worker) {
     LentRows lent(source_);
     RS_CHECK(lent.read(target, slice));
-    RS_CHECK(place(lent.get(), target));
+    RS_CHECK(place(lent.get(), target, worker));
     if (target.packed == nullptr) {
       copy_rows(lent, slice);
       return Unit{};
@@ -233,7 +245,7 @@ class WeightLoader {
   }
 
   // The first slice of a matrix tells its format, and with it how much memory the whole takes.
-  Status place(const rs_matrix& slice, Target& target) {
+  Status place(const rs_matrix& slice, Target& target, int worker) {
     const std::lock_guard lock(mutex_);
     if (target.memory != nullptr) {
       const rs_matrix& first = target.first_slice;
@@ -245,27 +257,28 @@ class WeightLoader {
     rs_matrix whole = slice;
     whole.rows = target.rows;
     if (target.packed == nullptr) {
-      RS_CHECK(place_embedding(whole, target));
+      RS_CHECK(place_embedding(whole, target, worker));
     } else {
       if (target.is_router) {
         *target.packed = packed_shape_unquantized(whole);
       } else {
         RS_TRY(*target.packed, packed_shape(target.base, whole));
       }
-      RS_TRY(target.memory, out_.arena.allocate(packed_bytes(*target.packed), "weights"));
+      RS_TRY(target.memory, out_.arena.allocate(packed_bytes(*target.packed), "weights", worker));
       target.packed->tiles = target.memory;
     }
     target.first_slice = slice;
     return Unit{};
   }
 
-  Status place_embedding(rs_matrix whole, Target& target) {
+  Status place_embedding(rs_matrix whole, Target& target, int worker) {
     const int64_t scale_bytes = whole.rows * stored_groups(whole) * static_cast<int64_t>(sizeof(float));
-    RS_TRY(target.memory, out_.arena.allocate(whole.rows * stored_row_bytes(whole.format, whole.cols), "weights"));
+    RS_TRY(target.memory,
+           out_.arena.allocate(whole.rows * stored_row_bytes(whole.format, whole.cols), "weights", worker));
     whole.data = target.memory;
     for (const float** part : {&whole.scales, &whole.offsets}) {
       if (*part == nullptr) continue;
-      RS_TRY(uint8_t * memory, out_.arena.allocate(scale_bytes, "weights"));
+      RS_TRY(uint8_t * memory, out_.arena.allocate(scale_bytes, "weights", worker));
       *part = reinterpret_cast<const float*>(memory);
     }
     whole.owner = nullptr;

@@ -1,5 +1,5 @@
 // Owns: the load command: how long a checkpoint takes to load from the page cache, beside how long the same memory
-// takes to be touched for the first time, and what the process holds afterwards.
+// takes to be touched for the first time and to be filled with the files as they are, and what the process holds then.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -60,29 +60,69 @@ class Stopwatch {
   double processor_start_ = processor_seconds();
 };
 
-// Loads and first touches take turns, because what memory costs changes with what the machine did before.
+// Loads, copies and first touches take turns, because what memory costs changes with what the machine did before.
 struct Measured {
   int64_t file_bytes = 0;
   ModelInfo info;
-  std::vector<Seconds> loads, touches;
+  std::vector<Seconds> loads, copies, touches;
   ProcessMemory memory;  // with the model loaded
 };
 
-Result<int64_t> read_into_page_cache(const std::string& folder) {
+// What of a folder's weights a thread takes at once.
+struct Piece {
+  const InputFile* file;
+  int64_t at;     // in the file
+  int64_t bytes;  // kPieceBytes, at a file's end fewer
+  int64_t begin;  // of all files one behind the other
+};
+
+Result<std::vector<InputFile>> open_weights(const std::string& folder) {
   std::error_code failure;
-  std::vector<char> piece(static_cast<size_t>(kPieceBytes));
-  int64_t bytes = 0;
+  std::vector<InputFile> files;
   for (std::filesystem::directory_iterator entry(folder, failure), end; !failure && entry != end;
        entry.increment(failure)) {
     if (entry->path().extension() != ".safetensors") continue;
-    RS_TRY(const InputFile file, InputFile::open(entry->path().string()));
-    for (int64_t at = 0; at < file.length_bytes(); at += kPieceBytes) {
-      RS_CHECK(file.read(at, piece.data(), std::min(kPieceBytes, file.length_bytes() - at)));
-    }
-    bytes += file.length_bytes();
+    RS_TRY(InputFile file, InputFile::open(entry->path().string()));
+    files.push_back(std::move(file));
   }
   if (failure) return Error{ErrorKind::kFileUnreadable, folder, "", failure.message()};
-  return bytes;
+  return files;
+}
+
+std::vector<Piece> pieces_of(const std::vector<InputFile>& files) {
+  std::vector<Piece> pieces;
+  int64_t begin = 0;
+  for (const InputFile& file : files) {
+    for (int64_t at = 0; at < file.length_bytes(); at += kPieceBytes) {
+      pieces.push_back({&file, at, std::min(kPieceBytes, file.length_bytes() - at), begin});
+      begin += pieces.back().bytes;
+    }
+  }
+  return pieces;
+}
+
+Status read_into_page_cache(const std::vector<Piece>& pieces) {
+  std::vector<char> memory(static_cast<size_t>(kPieceBytes));
+  for (const Piece& piece : pieces) RS_CHECK(piece.file->read(piece.at, memory.data(), piece.bytes));
+  return Unit{};
+}
+
+// The least that any load does that owns its memory: the files' bytes go there as they are.
+Result<Seconds> plain_copy(const std::vector<Piece>& pieces, int threads) {
+  cpu::ThreadPool pool;
+  RS_CHECK(pool.start(threads));
+  const int64_t bytes = pieces.empty() ? 0 : pieces.back().begin + pieces.back().bytes;
+  std::vector<Status> outcomes(pieces.size(), Unit{});
+  const Stopwatch watch;
+  RS_TRY(cpu::MappedMemory memory, cpu::MappedMemory::allocate(bytes, "a copy of the files"));
+  pool.run(static_cast<int64_t>(pieces.size()), [&](int64_t index, int) {
+    const Piece& piece = pieces[static_cast<size_t>(index)];
+    void* to = static_cast<uint8_t*>(memory.data()) + piece.begin;
+    outcomes[static_cast<size_t>(index)] = piece.file->read(piece.at, to, piece.bytes);
+  });
+  const Seconds seconds = watch.elapsed();
+  for (const Status& outcome : outcomes) RS_CHECK(outcome);
+  return seconds;
 }
 
 // In blocks as the loader's, one byte a page, by all threads.
@@ -105,7 +145,10 @@ void pause(const Request& request) { std::this_thread::sleep_for(std::chrono::se
 
 Result<Measured> measure(const Request& request) {
   Measured measured;
-  RS_TRY(measured.file_bytes, read_into_page_cache(request.options.folder));
+  RS_TRY(const std::vector<InputFile> files, open_weights(request.options.folder));
+  const std::vector<Piece> pieces = pieces_of(files);
+  for (const Piece& piece : pieces) measured.file_bytes += piece.bytes;
+  RS_CHECK(read_into_page_cache(pieces));
   for (int round = 0; round < request.rounds; ++round) {
     pause(request);
     forget_peak_memory();
@@ -116,6 +159,9 @@ Result<Measured> measure(const Request& request) {
       measured.info = model->info();
       measured.memory = process_memory();
     }
+    pause(request);
+    RS_TRY(const Seconds copy, plain_copy(pieces, measured.info.threads));
+    measured.copies.push_back(copy);
     pause(request);
     RS_TRY(const Seconds touch, first_touch(measured.info.weight_resident_bytes, measured.info.threads));
     measured.touches.push_back(touch);
@@ -146,26 +192,34 @@ void print_text(const Measured& m) {
   std::printf("files %.2f GB, weights in memory %.2f GB\n", gigabytes(m.file_bytes),
               gigabytes(m.info.weight_resident_bytes));
   print_seconds("load", m.loads);
+  print_seconds("plain copy", m.copies);
   print_seconds("first touch", m.touches);
   const Seconds load = median(m.loads);
+  const Seconds copy = median(m.copies);
   const Seconds touch = median(m.touches);
-  std::printf("ratio       %.2f, of processor seconds %.2f\n", load.wall / touch.wall,
-              load.processor / touch.processor);
+  const auto print_ratio = [&](const char* what, const Seconds& least) {
+    std::printf("%-11s %.2f, of processor seconds %.2f\n", what, load.wall / least.wall,
+                load.processor / least.processor);
+  };
+  print_ratio("to a copy", copy);
+  print_ratio("to touching", touch);
   std::printf("peak memory %.2f GB; held: %.2f GB of its own, %.3f GB of mapped files\n",
               gigabytes(m.memory.peak_bytes), gigabytes(m.memory.anonymous_bytes), gigabytes(m.memory.file_bytes));
 }
 
 void print_json(const Measured& m) {
   const Seconds load = median(m.loads);
+  const Seconds copy = median(m.copies);
   const Seconds touch = median(m.touches);
   std::printf(
       "{\"fileBytes\":%lld,\"weightBytes\":%lld,\"threads\":%d,\"loadSeconds\":%.4f,\"loadProcessorSeconds\":%.4f,"
+      "\"copySeconds\":%.4f,\"copyProcessorSeconds\":%.4f,"
       "\"firstTouchSeconds\":%.4f,\"firstTouchProcessorSeconds\":%.4f,\"ratio\":%.4f,\"processorRatio\":%.4f,"
       "\"peakBytes\":%lld,\"ownBytes\":%lld,\"mappedFileBytes\":%lld}\n",
       static_cast<long long>(m.file_bytes), static_cast<long long>(m.info.weight_resident_bytes), m.info.threads,
-      load.wall, load.processor, touch.wall, touch.processor, load.wall / touch.wall, load.processor / touch.processor,
-      static_cast<long long>(m.memory.peak_bytes), static_cast<long long>(m.memory.anonymous_bytes),
-      static_cast<long long>(m.memory.file_bytes));
+      load.wall, load.processor, copy.wall, copy.processor, touch.wall, touch.processor, load.wall / touch.wall,
+      load.processor / touch.processor, static_cast<long long>(m.memory.peak_bytes),
+      static_cast<long long>(m.memory.anonymous_bytes), static_cast<long long>(m.memory.file_bytes));
 }
 
 std::optional<Request> parse_arguments(int argc, char** argv) {
