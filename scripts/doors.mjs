@@ -4,7 +4,13 @@
 /** `files`: single files of a room that the whole room may not be reached through. `packages`: what is bundled into it. */
 export const doors = {
   protocol: { rooms: [], files: [], node: false, vscode: false, packages: [] },
-  context: { rooms: ["protocol"], files: [], node: false, vscode: false, packages: ["ignore"] },
+  context: {
+    rooms: ["protocol"],
+    files: [],
+    node: false,
+    vscode: false,
+    packages: ["ignore", "@secretlint/secretlint-rule-preset-recommend", "@secretlint/types"],
+  },
   models: { rooms: ["protocol"], files: [], node: true, vscode: false, packages: [] },
   engine: { rooms: ["protocol"], files: [], node: true, vscode: false, packages: [] },
   answer: { rooms: ["protocol", "context"], files: ["engine/client"], node: false, vscode: false, packages: [] },

@@ -160,7 +160,9 @@ class Question {
     }
     const segments = this.#plan?.segments ?? [];
     const readPaths = new Set(segments.map(({ path }) => path));
-    await this.#check(scan, segments, { name: refusedName(this.#answer), readPaths });
+    // By path: of a file that was read both as an outline and in full, the later one, and of an outline the whole text behind it.
+    const byPath = new Map(segments.map(({ file, path, source, mode }) => [path, { file, path, text: source, mode }]));
+    await this.#check(scan, [...byPath.values()], { name: refusedName(this.#answer), readPaths });
     this.#finish(reason);
   }
 

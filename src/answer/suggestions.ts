@@ -40,8 +40,8 @@ export function suggestQuestions(segments: readonly ContextSegment[]): string[] 
 /** Symbols whose name is defined once: a question about them has one answer. Longer names first, they say more. */
 function distinctSymbols(segments: readonly ContextSegment[]): Symbol[] {
   const byName = new Map<string, Symbol[]>();
-  for (const { file, path, text } of segments) {
-    if (fileClass(file) > 1) continue;
+  for (const { file, path, text, mode } of segments) {
+    if (fileClass(file) > 1 || mode === "outline") continue;
     const lines = text.split("\n");
     const definitions = definitionsIn(path, text);
     for (const [index, definition] of definitions.entries()) {

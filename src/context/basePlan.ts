@@ -1,10 +1,18 @@
-// Owns: the files that are read for every question. Depends on the repository, the model and the scope alone, so that the
-// state after them can be kept between questions. Must never look at a question, a clock or a path of the machine.
+// Owns: the files that are read for every question, and which of them as outlines. Depends on the repository, the model, the scope
+// and the user's choices alone, so that the state after them can be kept between questions. Must never look at a question, a
+// clock or a path of the machine.
+import type { FileChoices } from "../protocol/qa";
+import { choiceLookup } from "./choices";
 import type { ScannedFile } from "./contentCache";
+import { isSource } from "./definitions";
 import { Pace } from "./pace";
-import { promptOrder, rankFiles } from "./rank";
+import { inPromptOrder } from "./promptOrder";
+import { fileValues } from "./rank";
 import type { RepositoryScan } from "./scan";
-import type { CountedFile, TokenCounts } from "./tokenCounts";
+import type { CountedFile, PackedMode, TokenCounts } from "./tokenCounts";
+
+/** "complete": by all that files say of one another. "first": without waiting for what is not known yet of any of them. */
+export type Ranking = "complete" | "first";
 
 export interface BaseRequest {
   readonly scan: RepositoryScan;
@@ -15,12 +23,17 @@ export interface BaseRequest {
   readonly reserveTokens: number;
   /** Folders to read; empty: all. */
   readonly scope: readonly string[];
+  readonly choices?: FileChoices;
+  /** Without it, "complete". */
+  readonly ranking?: Ranking;
 }
 
 export interface BasePlan {
   /** In prompt order. */
   readonly files: readonly CountedFile[];
   readonly tokens: number;
+  /** Whether the order of reading rests on all that files say of one another; true where everything fits. */
+  readonly isFinal: boolean;
 }
 
 const countedAtOnce = 32;
@@ -36,40 +49,176 @@ export function inScope(path: string, scope: readonly string[]): boolean {
 }
 
 export async function planBase(request: BaseRequest, signal?: AbortSignal): Promise<BasePlan> {
-  const { scan, budgetTokens, reserveTokens, scope } = request;
-  const inside = scan.files.filter((file) => inScope(file.path, scope));
-  const candidates = await rankFiles(inside, new Pace(signal));
-  const everything = await fill(request, candidates, budgetTokens, signal);
-  const complete = everything.files.length === candidates.length;
-  const chosen = complete ? everything : await fill(request, candidates, budgetTokens - reserveTokens, signal);
-  return { files: [...chosen.files].sort((a, b) => promptOrder(a.file, b.file)), tokens: chosen.tokens };
+  const { scan, budgetTokens, reserveTokens, scope, choices = {} } = request;
+  const choiceOf = choiceLookup(choices);
+  const chosen: Record<PackedMode, ScannedFile[]> = { full: [], outline: [] };
+  const automatic: ScannedFile[] = [];
+  const pace = new Pace(signal);
+  for (const [index, file] of scan.files.entries()) {
+    if (index % 256 === 0) await pace.breathe();
+    if (!inScope(file.path, scope)) continue;
+    const choice = choiceOf(file.path);
+    if (choice === undefined) automatic.push(file);
+    else if (choice !== "out") chosen[choice].push(file);
+  }
+  for (const file of scan.setAside) {
+    // A folder's choice means its readable files; only a choice of its own takes in what was set aside for its form.
+    const choice = choices[file.path];
+    if (choice === "full" || choice === "outline") chosen[choice].push(file);
+  }
+  const filler = new Filler(request, signal);
+  const whole = await filler.whole(chosen, automatic, budgetTokens);
+  if (whole !== null) return finished(whole, scan, true);
+  const { files, isFinal } = await filler.byWorth(chosen, automatic, budgetTokens - reserveTokens);
+  return finished(files, scan, isFinal);
 }
 
-async function fill(
-  { scan, counts }: BaseRequest,
-  candidates: readonly ScannedFile[],
-  limitTokens: number,
-  signal: AbortSignal | undefined,
-): Promise<BasePlan> {
-  const pace = new Pace(signal);
-  const files: CountedFile[] = [];
-  let tokens = 0;
-  let misses = 0;
-  for (let start = 0; start < candidates.length && misses < missesAtMost; start += countedAtOnce) {
-    await pace.breathe();
-    const batch = candidates.slice(start, start + countedAtOnce);
-    const plausible = batch.filter((file) => file.bytes / bytesPerTokenAtMost <= limitTokens - tokens);
-    const counted = new Map((await counts.files(scan, plausible, signal)).map((item) => [item.file, item]));
-    for (const file of batch) {
-      const item = counted.get(file);
-      if (item === undefined || tokens + item.tokens > limitTokens) {
-        misses++;
-        continue;
-      }
-      misses = 0;
-      files.push(item);
-      tokens += item.tokens;
-    }
+function finished(files: readonly CountedFile[], scan: RepositoryScan, isFinal: boolean): BasePlan {
+  const tokens = files.reduce((sum, item) => sum + item.tokens, 0);
+  return { files: inPromptOrder(files, scan.history), tokens, isFinal };
+}
+
+/** What reading a file in one form brings for what it costs. */
+interface Offer {
+  readonly file: ScannedFile;
+  readonly mode: PackedMode;
+}
+
+/** Share of a file's worth that its outline carries. */
+const outlineWorth = 0.5;
+/** An outline that saves less than this is not made. */
+const outlineShareAtMost = 0.6;
+/** What is assumed of an outline before the file was parsed. */
+const usualOutlineShare = 0.25;
+/** What a file costs besides its text: tags, path, and its place in the reader's attention. */
+const overheadBytes = 256;
+/** Offers are told apart by their worth for the cost in steps of a tenth; equal ones come by path. So small changes move little. */
+const stepsPerOctave = 7;
+
+class Filler {
+  readonly #pace: Pace;
+
+  constructor(
+    private readonly request: BaseRequest,
+    private readonly signal: AbortSignal | undefined,
+  ) {
+    this.#pace = new Pace(signal);
   }
-  return { files, tokens };
+
+  /** Every file as chosen, the automatic ones in full; null when that is too much. */
+  async whole(
+    chosen: Readonly<Record<PackedMode, readonly ScannedFile[]>>,
+    automatic: readonly ScannedFile[],
+    limitTokens: number,
+  ): Promise<CountedFile[] | null> {
+    const whole = [...chosen.full, ...automatic];
+    const bytes = whole.reduce((sum, file) => sum + file.bytes, 0);
+    if (bytes / bytesPerTokenAtMost > limitTokens) return null;
+    const files: CountedFile[] = [];
+    let left = limitTokens;
+    for (const [mode, wanted] of [["full", whole] as const, ["outline", chosen.outline] as const]) {
+      for (let start = 0; start < wanted.length; start += countedAtOnce) {
+        const counted = await this.#count(mode, wanted.slice(start, start + countedAtOnce));
+        left -= counted.reduce((sum, { tokens }) => sum + tokens, 0);
+        if (left < 0) return null;
+        files.push(...counted);
+      }
+    }
+    return files;
+  }
+
+  /** The user's choices first, then what is worth most for its cost, until nothing more fits. */
+  async byWorth(
+    chosen: Readonly<Record<PackedMode, readonly ScannedFile[]>>,
+    automatic: readonly ScannedFile[],
+    limitTokens: number,
+  ): Promise<{ files: readonly CountedFile[]; isFinal: boolean }> {
+    const taken = new Map<ScannedFile, CountedFile>();
+    let left = limitTokens;
+    for (const mode of ["full", "outline"] as const) {
+      left = await this.#take(
+        chosen[mode].map((file) => ({ file, mode })),
+        left,
+        taken,
+      );
+    }
+    const { offers, isFinal } = await this.#offers(automatic);
+    await this.#take(offers, left, taken);
+    return { files: [...taken.values()], isFinal };
+  }
+
+  /** Takes offers in order while they fit; a file in full takes the place of its outline. Returns what is left. */
+  async #take(offers: readonly Offer[], limitTokens: number, taken: Map<ScannedFile, CountedFile>): Promise<number> {
+    let left = limitTokens;
+    let misses = 0;
+    for (let start = 0; start < offers.length && misses < missesAtMost && left > 0; start += countedAtOnce) {
+      await this.#pace.breathe();
+      const batch = offers.slice(start, start + countedAtOnce);
+      const counted = await this.#countOffers(batch, left);
+      for (const { file, mode } of batch) {
+        const item = counted[mode].get(file);
+        const before = taken.get(file)?.tokens ?? 0;
+        if (item === undefined || item.tokens - before > left) {
+          misses++;
+          continue;
+        }
+        misses = 0;
+        left -= item.tokens - before;
+        taken.set(file, item);
+      }
+    }
+    return left;
+  }
+
+  async #countOffers(
+    batch: readonly Offer[],
+    left: number,
+  ): Promise<Record<PackedMode, ReadonlyMap<ScannedFile, CountedFile>>> {
+    const count = async (mode: PackedMode): Promise<ReadonlyMap<ScannedFile, CountedFile>> => {
+      const files = batch.filter((offer) => offer.mode === mode).map(({ file }) => file);
+      // An outline or a file whose outline was taken may still fit where the whole would not.
+      const plausible = files.filter((file) => mode === "outline" || file.bytes / bytesPerTokenAtMost <= 2 * left);
+      return new Map((await this.#count(mode, plausible)).map((item) => [item.file, item]));
+    };
+    return { full: await count("full"), outline: await count("outline") };
+  }
+
+  /** Each file in each form it can take, by worth for the cost. */
+  async #offers(files: readonly ScannedFile[]): Promise<{ offers: readonly Offer[]; isFinal: boolean }> {
+    const { scan, counts, ranking = "complete" } = this.request;
+    if (ranking === "complete") await counts.facts.learn(scan, files, { signal: this.signal });
+    const isFinal = files.every((file) => counts.facts.isLearned(file));
+    const values = await fileValues(files, isFinal ? counts.facts : null, scan.history, this.#pace);
+    const byStep = new Map<number, Offer[]>();
+    const offer = (file: ScannedFile, mode: PackedMode, value: number, bytes: number): void => {
+      const step = value === 0 ? Infinity : Math.round(stepsPerOctave * Math.log2((bytes + overheadBytes) / value));
+      const same = byStep.get(step);
+      if (same === undefined) byStep.set(step, [{ file, mode }]);
+      else same.push({ file, mode });
+    };
+    for (const [index, file] of files.entries()) {
+      if (index % 256 === 0) await this.#pace.breathe();
+      const value = values[index] ?? 0;
+      const outline = isFinal ? (counts.facts.names(file)?.outlineCharacters ?? 0) : usualOutline(file);
+      if (outline > 0 && outline <= file.bytes * outlineShareAtMost) {
+        offer(file, "outline", value * outlineWorth, outline);
+        // Always behind the outline, which brings as much for less.
+        offer(file, "full", value * (1 - outlineWorth), Math.max(file.bytes - outline, outline + overheadBytes));
+      } else {
+        offer(file, "full", value, file.bytes);
+      }
+    }
+    const steps = [...byStep].sort(([a], [b]) => a - b);
+    return { offers: steps.flatMap(([, same]) => same), isFinal };
+  }
+
+  async #count(mode: PackedMode, files: readonly ScannedFile[]): Promise<CountedFile[]> {
+    const { scan, counts } = this.request;
+    if (files.length === 0) return [];
+    return mode === "full" ? counts.files(scan, files, this.signal) : counts.outlines(scan, files, this.signal);
+  }
+}
+
+function usualOutline(file: ScannedFile): number {
+  return isSource(file.path) ? Math.round(file.bytes * usualOutlineShare) : 0;
 }

@@ -1,9 +1,11 @@
 // Owns: the plan of one prompt: the base, then what the question needs, never more than the budget, and the account of what is
 // in and what is not. Must never leave a file out without saying why.
-import type { KeepReason, PlannedFile, PlanSummary } from "../protocol/qa";
+import type { DropReason, FileChoices, KeepReason, PlannedFile, PlanSummary } from "../protocol/qa";
 import { inScope } from "./basePlan";
 import type { BasePlan } from "./basePlan";
+import { choiceLookup } from "./choices";
 import type { ScannedFile } from "./contentCache";
+import type { FileFacts } from "./fileFacts";
 import type { RepositoryScan } from "./scan";
 import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
 import type { ContextSegment } from "./segment";
@@ -33,6 +35,7 @@ export interface PlanRequest {
   /** Paths that the user asked to be read. */
   readonly pinned: readonly string[];
   readonly scope: readonly string[];
+  readonly choices?: FileChoices;
   readonly budgetTokens: number;
   /** What is left of the budget after an unusually long question or conversation; at most budgetTokens. */
   readonly availableTokens: number;
@@ -48,13 +51,13 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   const { scan, counts, base, wanted, availableTokens } = request;
   const pinned = filesAt(scan, request.pinned);
   const required = unique([...pinned, ...wanted.required]);
-  const inBase = new Set(base.files.map(({ file }) => file));
+  const inBase = new Set(base.files.filter(({ mode }) => mode === "full").map(({ file }) => file));
   const missing = required.filter((file) => !inBase.has(file));
   const needed = base.files.filter(({ file }) => required.includes(file));
   const additions = fitting(await counts.files(scan, missing, signal), availableTokens - tokensOf(needed));
   const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
   const left = availableTokens - tokensOf(kept) - tokensOf(additions);
-  const packed = new Set([...kept, ...additions].map(({ file }) => file));
+  const packed = new Set([...kept, ...additions].filter(({ mode }) => mode === "full").map(({ file }) => file));
   const helpful = await counts.files(
     scan,
     wanted.helpful.filter((file) => !packed.has(file)),
@@ -65,10 +68,12 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   const supplement = [...additions, ...extra]
     .reverse()
     .map((item): Chosen => ({ ...item, reason: isPinned.has(item.file) ? "pinned" : "supplement" }));
-  const segments = [
-    ...kept.map((item) => segment({ ...item, reason: "base" }, "base")),
-    ...supplement.map((item) => segment(item, "supplement")),
-  ];
+  const choiceOf = choiceLookup(request.choices ?? {});
+  const ranked = kept.map((item): Chosen => ({ ...item, reason: choiceOf(item.file.path) ? "chosen" : "base" }));
+  const segments = await Promise.all([
+    ...ranked.map((item) => segment(scan, item, "base")),
+    ...supplement.map((item) => segment(scan, item, "supplement")),
+  ]);
   return account(request, segments);
 }
 
@@ -109,21 +114,27 @@ function giveUpFromEnd(
   return files.filter((item) => !given.has(item));
 }
 
-function segment(item: Chosen, kind: ContextSegment["kind"]): ContextSegment {
-  return { file: item.file, path: item.file.path, text: item.text, tokens: item.tokens, kind, reason: item.reason };
+async function segment(scan: RepositoryScan, item: Chosen, kind: ContextSegment["kind"]): Promise<ContextSegment> {
+  const { file, text, tokens, mode, reason } = item;
+  const source = mode === "full" ? text : ((await scan.text(file)) ?? text);
+  return { file, path: file.path, text, tokens, mode, source, kind, reason };
 }
 
 async function account(request: PlanRequest, segments: readonly ContextSegment[]): Promise<ContextPlan> {
-  const { scan, counts, budgetTokens, scope } = request;
-  const read = new Set(segments.map(({ path }) => path));
-  const files: PlannedFile[] = segments.map(({ path, tokens, reason }) => ({ path, tokens, mode: "full", reason }));
+  const { scan, counts, budgetTokens } = request;
+  const facts = counts.facts;
+  const files = readFiles(segments);
+  const read = new Set(files.map(({ path }) => path));
+  const droppedFor = dropReasons(request);
   for (const file of scan.files) {
     if (read.has(file.path)) continue;
-    const reason = inScope(file.path, scope) ? "over-budget" : "out-of-scope";
-    files.push({ path: file.path, tokens: counts.known(file), mode: "dropped", reason });
+    files.push({ path: file.path, tokens: counts.known(file), mode: "dropped", reason: droppedFor(file, facts) });
   }
   for (const { path, reason } of scan.dropped) {
-    if (!read.has(path)) files.push({ path, tokens: 0, mode: "dropped", reason });
+    if (read.has(path)) continue;
+    const isWanted = request.choices?.[path] === "full" || request.choices?.[path] === "outline";
+    const isReadable = isWanted && scan.setAside.some((file) => file.path === path);
+    files.push({ path, tokens: 0, mode: "dropped", reason: isReadable ? "over-budget" : reason });
   }
   const base = segments.filter(({ kind }) => kind === "base");
   const baseText = base
@@ -138,12 +149,31 @@ async function account(request: PlanRequest, segments: readonly ContextSegment[]
       .map(({ path, file }) => ({ path, hidden: file.hiddenCharacters, removed: file.removedCharacters })),
     summary: {
       budgetTokens,
-      readFiles: segments.length,
-      totalFiles: scan.files.length,
+      readFiles: read.size,
+      totalFiles: scan.files.filter((file) => !facts.isSecret(file)).length,
       readTokens: tokensOf(segments),
       ...windowFit(files, scan.files, (file) => counts.known(file), budgetTokens),
     },
     prefixKey: await sha256Hex(baseText),
+  };
+}
+
+/** Once a path, though the outline of a file may stand in the base and the whole of it in the supplement. */
+function readFiles(segments: readonly ContextSegment[]): PlannedFile[] {
+  const byPath = new Map<string, PlannedFile>();
+  for (const { path, tokens, mode, reason } of segments) {
+    const before = byPath.get(path);
+    byPath.set(path, { path, tokens: tokens + (before?.tokens ?? 0), mode, reason });
+  }
+  return [...byPath.values()];
+}
+
+function dropReasons({ scope, choices = {} }: PlanRequest): (file: ScannedFile, facts: FileFacts) => DropReason {
+  const choiceOf = choiceLookup(choices);
+  return (file, facts) => {
+    if (facts.isSecret(file)) return "secret";
+    if (choiceOf(file.path) === "out") return "chosen-out";
+    return inScope(file.path, scope) ? "over-budget" : "out-of-scope";
   };
 }
 

@@ -1,17 +1,18 @@
-// Owns: in which order files are worth reading when not all fit. Must depend on nothing but path and size, so that the same
-// repository always gives the same bytes.
+// Owns: how much a file is worth reading when not all fit: its kind, how much other files lean on it, and how lately it changed.
+// Must depend on the repository alone, never on a question, a clock or what is open.
 import type { ScannedFile } from "./contentCache";
 import { extensionOf, isSource } from "./definitions";
+import type { FileFacts, FileNames } from "./fileFacts";
 import type { Pace } from "./pace";
-
-const smallBytes = 12 * 1024;
-const mediumBytes = 40 * 1024;
+import { rankByReferences } from "./referenceGraph";
+import type { ChangeHistory } from "./repoReader";
 
 const testPath =
   /(?:^|\/)(?:tests?|__tests__|specs?|e2e|fixtures?|__mocks__|mocks?|testdata|benchmarks?|bench)\/|(?:[._-](?:test|spec|bench)\.[^/]+|(?:^|\/)test_[^/]+\.py|_test\.(?:go|py|rb|cc|cpp))$/i;
 const examplePath = /(?:^|\/)(?:examples?|demos?|samples?|playground|docs?|website|scripts?|tools?|\.github)\//i;
 const prose = new Set(["md", "mdx", "markdown", "rst", "adoc", "txt"]);
 const declarations = /\.d\.[mc]?ts$/;
+const overview = /^(?:[^/]+\/)?readme(?:\.[a-z]+)?$/i;
 
 /** 0: source; 1: declarations, examples and scripts; 2: the rest (configuration, styles, data); 3: prose; 4: tests; 5: empty. */
 export function fileClass(file: ScannedFile): number {
@@ -22,40 +23,54 @@ export function fileClass(file: ScannedFile): number {
   return declarations.test(file.path) || examplePath.test(file.path) ? 1 : 0;
 }
 
-/** The pace is looked at once in so many files. */
-const filesAtOnce = 256;
+const classWeights = [1, 0.5, 0.25, 0.25, 0.1, 0];
 
-/**
- * The most useful first: source before the rest, many files before few large ones, shallow before deep, then by path.
- * `files` come sorted by path, so they only have to be laid out by rank: sorting tens of thousands would hold the thread.
- */
-export async function rankFiles(files: readonly ScannedFile[], pace: Pace): Promise<ScannedFile[]> {
-  const byRank = new Map<number, ScannedFile[]>();
+/** What a file is worth that nothing leans on: the commands and entry points of a program are such files. */
+const unusedWorth = 0.3;
+/** The most that a late change adds. */
+const changeWorth = 0.3;
+/** Changes further back than this many do not count as late. */
+const lateChanges = 256;
+
+/** One number a file, in their order. `facts` null: by kind and history alone. */
+export async function fileValues(
+  files: readonly ScannedFile[],
+  facts: FileFacts | null,
+  history: ChangeHistory | null,
+  pace: Pace,
+): Promise<Float64Array> {
+  const weights = new Float64Array(files.length);
+  const names: FileNames[] = [];
   for (const [index, file] of files.entries()) {
-    if (index % filesAtOnce === 0) await pace.breathe();
-    const rank = rankOf(file);
-    const same = byRank.get(rank);
-    if (same === undefined) byRank.set(rank, [file]);
-    else same.push(file);
+    if (index % 256 === 0) await pace.breathe();
+    weights[index] = overview.test(file.path) ? 1 : (classWeights[fileClass(file)] ?? 0);
+    const known = facts?.names(file);
+    if (known !== undefined) names.push(known);
   }
-  return [...byRank].sort(([a], [b]) => a - b).flatMap(([, same]) => same);
+  const leaned =
+    facts !== null && names.length === files.length
+      ? await rankByReferences(names, weights, facts.nameCount, pace)
+      : null;
+  const lateness = latenessIn(files, history);
+  return weights.map((weight, index) => {
+    const references = Math.sqrt(leaned?.[index] ?? 1);
+    return weight * (unusedWorth + references + changeWorth * lateness(index));
+  });
 }
 
-/** The order in the prompt: source first, folders kept together. What comes last is given up first. */
-export function promptOrder(a: ScannedFile, b: ScannedFile): number {
-  return fileClass(a) - fileClass(b) || comparePaths(a.path, b.path);
+/** 1 for what the last commit changed, falling to 0 with the number of commits since, whatever time passed. */
+function latenessIn(files: readonly ScannedFile[], history: ChangeHistory | null): (index: number) => number {
+  if (history === null) return () => 0;
+  const times = files.map(({ path }) => history.changedAt.get(path));
+  const distinct = [...new Set(times.filter((time) => time !== undefined))].sort((a, b) => b - a);
+  const age = new Map(distinct.map((time, commits) => [time, commits]));
+  return (index) => {
+    const time = times[index];
+    const commits = time === undefined ? lateChanges : (age.get(time) ?? lateChanges);
+    return Math.max(0, 1 - Math.log2(1 + commits) / Math.log2(lateChanges));
+  };
 }
 
 export function comparePaths(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-function sizeClass(bytes: number): number {
-  return bytes <= smallBytes ? 0 : bytes <= mediumBytes ? 1 : 2;
-}
-
-/** Class, size and depth as the digits of one number. */
-function rankOf(file: ScannedFile): number {
-  const depth = Math.min(file.path.split("/").length, 9_999);
-  return fileClass(file) * 100_000 + sizeClass(file.bytes) * 10_000 + depth;
 }

@@ -12,6 +12,16 @@ export interface RepoFileStat {
   readonly modifiedMs: number;
 }
 
+/** When the files of a repository last changed, as its own history tells it. */
+export interface ChangeHistory {
+  /** Names the state of the history: with the same name, everything else is the same too. */
+  readonly id: string;
+  /** By path, in seconds since 1970. */
+  readonly changedAt: ReadonlyMap<string, number>;
+  /** Whether every file that was ever committed is in it; if not, the others changed longer ago. */
+  readonly isWhole: boolean;
+}
+
 export interface RepoReader {
   /** The repository's name as the prompt shows it; no path of the machine. */
   readonly name: string;
@@ -19,4 +29,6 @@ export interface RepoReader {
   readDirectory(path: string): Promise<readonly RepoEntry[]>;
   stat(path: string): Promise<RepoFileStat>;
   readFile(path: string): Promise<Uint8Array>;
+  /** null: it has none, or it may not be asked. Without this, it never has. */
+  history?(signal?: AbortSignal): Promise<ChangeHistory | null>;
 }

@@ -3,7 +3,10 @@
 import { failure } from "../protocol/errors";
 import type { FileChoices } from "../protocol/qa";
 import { inScope, planBase } from "./basePlan";
-import type { BasePlan } from "./basePlan";
+import type { BasePlan, Ranking } from "./basePlan";
+import { choiceLookup } from "./choices";
+import { FileFacts } from "./fileFacts";
+import type { FactSources, LearnOptions } from "./fileFacts";
 import { planContext } from "./plan";
 import type { ContextPlan } from "./plan";
 import type { RepoReader } from "./repoReader";
@@ -28,6 +31,13 @@ export interface ContextRequest {
   readonly scope: readonly string[];
   readonly pinned: readonly string[];
   readonly choices?: FileChoices;
+  /** Without it, "complete". */
+  readonly ranking?: Ranking;
+}
+
+export interface ContextOptions extends FactSources {
+  readonly cacheBytes?: number;
+  readonly limits?: Partial<ScanLimits>;
 }
 
 /** Share of the budget kept free for files that a question names. */
@@ -35,6 +45,7 @@ const reserveShare = 0.2;
 
 export class RepositoryContext {
   readonly #scanner: Scanner;
+  readonly #facts: FileFacts;
   #scan: RepositoryScan | undefined;
   #plan: ContextPlan | undefined;
   #counts: { readonly model: string; readonly counts: TokenCounts } | undefined;
@@ -42,9 +53,10 @@ export class RepositoryContext {
 
   constructor(
     readonly reader: RepoReader,
-    options: { readonly cacheBytes?: number; readonly limits?: Partial<ScanLimits> } = {},
+    options: ContextOptions = {},
   ) {
     this.#scanner = new Scanner(reader, options);
+    this.#facts = new FileFacts(options);
   }
 
   /** The last scan and plan, for what is shown between questions. */
@@ -60,28 +72,26 @@ export class RepositoryContext {
     return this.#scan;
   }
 
+  /** Learns what a complete ranking needs, ahead of a plan. */
+  async learn(scan: RepositoryScan, options?: LearnOptions): Promise<void> {
+    await this.#facts.learn(scan, scan.files, options);
+  }
+
   /** Rejects with "repository-empty" when there is nothing to read. */
   async plan(scan: RepositoryScan, request: ContextRequest, signal?: AbortSignal): Promise<ContextPlan> {
-    const { scope, pinned, budgetTokens, availableTokens } = request;
+    const { scope, pinned, budgetTokens, availableTokens, choices = {} } = request;
     const files = scan.files.filter((file) => inScope(file.path, scope));
     if (files.length === 0 && pinned.length === 0) throw failure("repository-empty", scan.name);
     const counts = this.#countsFor(request);
     const reserveTokens = Math.floor(budgetTokens * reserveShare);
-    const base = await this.#baseFor(
-      scan,
-      counts,
-      { model: request.model, budgetTokens, reserveTokens, scope },
-      signal,
-    );
-    const wanted = await wantedFiles(
-      scan,
-      files,
-      request.question,
-      new Set(base.files.map(({ file }) => file)),
-      signal,
-    );
+    const base = await this.#baseFor(scan, counts, { ...request, reserveTokens }, signal);
+    const choiceOf = choiceLookup(choices);
+    // What the user wants outlined or out of the prompt, no question brings in.
+    const offered = files.filter(({ path }) => !["out", "outline"].includes(choiceOf(path) ?? ""));
+    const inBase = new Set(base.files.filter(({ mode }) => mode === "full").map(({ file }) => file));
+    const wanted = await wantedFiles(scan, offered, request.question, inBase, signal);
     this.#plan = await planContext(
-      { scan, counts, base, wanted, pinned, scope, budgetTokens, availableTokens, reserveTokens },
+      { scan, counts, base, wanted, pinned, scope, choices, budgetTokens, availableTokens, reserveTokens },
       signal,
     );
     return this.#plan;
@@ -99,20 +109,21 @@ export class RepositoryContext {
   }
 
   #countsFor({ model, count }: Pick<ContextRequest, "model" | "count">): TokenCounts {
-    if (this.#counts?.model !== model) this.#counts = { model, counts: new TokenCounts(count) };
+    if (this.#counts?.model !== model) this.#counts = { model, counts: new TokenCounts(count, this.#facts) };
     return this.#counts.counts;
   }
 
   async #baseFor(
     scan: RepositoryScan,
     counts: TokenCounts,
-    options: { model: string; budgetTokens: number; reserveTokens: number; scope: readonly string[] },
+    request: ContextRequest & { readonly reserveTokens: number },
     signal: AbortSignal | undefined,
   ): Promise<BasePlan> {
-    const key = JSON.stringify(options);
-    if (this.#base?.key === key && this.#base.scan === scan) return this.#base.plan;
-    const { budgetTokens, reserveTokens, scope } = options;
-    const plan = await planBase({ scan, counts, budgetTokens, reserveTokens, scope }, signal);
+    const { model, budgetTokens, reserveTokens, scope, choices = {}, ranking = "complete" } = request;
+    const key = JSON.stringify({ model, budgetTokens, reserveTokens, scope, choices: Object.entries(choices).sort() });
+    const known = this.#base?.key === key && this.#base.scan === scan ? this.#base.plan : undefined;
+    if (known !== undefined && (known.isFinal || ranking === "first")) return known;
+    const plan = await planBase({ scan, counts, budgetTokens, reserveTokens, scope, choices, ranking }, signal);
     this.#base = { key, scan, plan };
     return plan;
   }

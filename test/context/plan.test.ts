@@ -115,7 +115,7 @@ test("source comes before the rest, and a file's time changes nothing", async ()
   const context = new RepositoryContext(repository);
   const plan = await planned(context, { budget: 400 });
   assert.equal(plan.segments[0]?.path, "src/a.ts");
-  assert.equal(plan.files.find(({ path }) => path === "src/large.ts")?.reason, "over-budget");
+  assert.equal(plan.files.find(({ path }) => path === "src/large.ts")?.mode, "outline");
   repository.write("src/a.ts", files["src/a.ts"], 77_000);
   assert.equal((await planned(context, { budget: 400 })).prefixKey, plan.prefixKey);
 });
@@ -133,7 +133,7 @@ test("the file that defines what the question names is in the plan, and stands l
   const context = new RepositoryContext(new MemoryRepository(files));
   const base = await planned(context, { budget: 1_000 });
   assert.equal(
-    base.segments.some(({ path }) => path.endsWith("target.ts")),
+    base.segments.some(({ path, mode }) => path.endsWith("target.ts") && mode === "full"),
     false,
   );
   for (const question of [
@@ -147,6 +147,7 @@ test("the file that defines what the question names is in the plan, and stands l
     const plan = await planned(context, { budget: 1_000, question });
     assert.equal(plan.segments.at(-1)?.path, "zz/deep/down/target.ts", question);
     assert.equal(plan.segments.at(-1)?.reason, "supplement");
+    assert.equal(plan.segments.at(-1)?.mode, "full");
     assert.equal(plan.prefixKey, base.prefixKey);
   }
 });
@@ -215,7 +216,7 @@ test("the base is planned from memory while nothing changes", async () => {
   assert.equal(calls, first);
   repository.write("src/f00.ts", filler("changed", 20), 9_000);
   await context.plan(await context.scan(), request);
-  assert.equal(calls, first + 1);
+  assert.equal(calls, first + 2, "the changed file, whole and as an outline");
 });
 
 test("of 50,000 files only plausible ones are counted", async () => {
@@ -228,7 +229,14 @@ test("of 50,000 files only plausible ones are counted", async () => {
     texts += batch.length;
     return count(batch, signal);
   });
-  const base = await planBase({ scan, counts, budgetTokens: 30_000, reserveTokens: 6_000, scope: [] });
+  const base = await planBase({
+    scan,
+    counts,
+    budgetTokens: 30_000,
+    reserveTokens: 6_000,
+    scope: [],
+    ranking: "first",
+  });
   assert.ok(base.tokens > 23_000 && base.tokens <= 24_000, String(base.tokens));
   assert.ok(texts < 2_000, String(texts));
 });
