@@ -1,10 +1,12 @@
 // Owns: `ringside bench`: its help, and what becomes of the rows; the measuring is the native tool's, or that of the benches beside.
 import * as path from "node:path";
+import { lastSession } from "../protocol/engine";
 import { failure } from "../protocol/errors";
 import { choiceOption, integerOption, loadRequest, parseCommand, UsageError } from "./arguments";
 import { ownRows, readOwnRows, readPeerRows } from "./benchFiles";
 import { measureContext } from "./benchContext";
 import { measureLookup, showLookup } from "./benchLookup";
+import { measureScan, showScan } from "./benchScan";
 import { appendToTable } from "./benchTable";
 import type { BenchRow } from "./benchTable";
 import { withEngine } from "./engine";
@@ -55,7 +57,13 @@ ringside bench --context --repo DIR [--name NAME] [--reps N] [--append] [--model
                          [--threads N] [--backend NAME] [--vram-limit SIZE] [--device N] [--json]
 
 Plans and reads a copy of the repository and asks for the first token of answers: cold, warm, after a restart, and after
-a line was changed at 10, 50 and 90 % of what was read. NAME is what the table calls it (default: the folder's name).`;
+a line was changed at 10, 50 and 90 % of what was read. NAME is what the table calls it (default: the folder's name).
+
+ringside bench --scan --repo DIR --question TEXT [--shards N] [--shard-tokens N] [--generate N] [--reps N] [--no-lookup]
+                      [as --lookup]
+
+Puts the question to the N largest shards (default 8 of 2,048 tokens), one after another and as one batch in turns, and prints
+how much sooner the batch is answered, the reading not counted. Exit code 1 when the tokens are not the same.`;
 
 const options = {
   shape: { type: "string" },
@@ -82,6 +90,10 @@ const options = {
   lookup: { type: "boolean" },
   context: { type: "boolean" },
   name: { type: "string" },
+  scan: { type: "boolean" },
+  shards: { type: "string" },
+  "shard-tokens": { type: "string" },
+  "no-lookup": { type: "boolean" },
   repo: { type: "string" },
   question: { type: "string", multiple: true },
   effort: { type: "string" },
@@ -99,6 +111,7 @@ export async function benchCommand(arguments_: readonly string[]): Promise<numbe
   }
   if (values.lookup === true) return lookup(values);
   if (values.context === true) return context(values);
+  if (values.scan === true) return scan(values);
   const { peer, rows: file } = values;
   if (peer !== undefined || file !== undefined) {
     if (values.append !== true) throw new UsageError("--peer and --rows give rows to add; say --append too.");
@@ -176,6 +189,33 @@ async function context(
     process.removeListener("SIGINT", onInterrupt);
   }
   return 0;
+}
+
+async function scan(
+  values: Parameters<typeof loadRequest>[0] & {
+    readonly [name in "repo" | "shards" | "shard-tokens" | "generate" | "reps"]?: string | undefined;
+  } & { readonly question?: readonly string[] | undefined } & {
+    readonly [name in "append" | "json" | "no-lookup"]?: boolean | undefined;
+  },
+): Promise<number> {
+  const { repo: repository, question = [] } = values;
+  const [text] = question;
+  if (repository === undefined || text === undefined)
+    throw new UsageError("--scan needs --repo DIR and --question TEXT.");
+  if (values.append === true) throw new UsageError("--scan measures no row that --append could add.");
+  const bench = {
+    repository,
+    text,
+    shards: integerOption(values.shards, "--shards", [1, lastSession], 8),
+    shardTokens: integerOption(values["shard-tokens"], "--shard-tokens", [64, 1 << 24], 2_048),
+    maxTokens: integerOption(values.generate, "--generate", [2, 1 << 24], 256),
+    promptLookup: values["no-lookup"] !== true,
+  };
+  const rounds = integerOption(values.reps, "--reps", [1, 1_000], 3);
+  const load = loadRequest(values);
+  const report = await withEngine((engine) => measureScan(engine, load, bench, rounds));
+  await showScan(report, values.json === true);
+  return report.identical ? 0 : 1;
 }
 
 async function add(rows: readonly BenchRow[], options: Parameters<typeof appendToTable>[1] = {}): Promise<void> {
