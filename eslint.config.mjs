@@ -24,18 +24,25 @@ const onlyPackages = (names) =>
     "This package is not for this room.",
   );
 
-function zone(room, { rooms, files, node, vscode, packages }) {
+/** Folders within a room; from a file `depth` of them down, so many steps up still lead to the room itself. */
+const depths = [0, 1, 2];
+
+function zone(room, { rooms, files, node, vscode, packages }, depth) {
   const reachable = [...rooms.map((name) => `${name}/`), ...files.map((file) => `${file}$`)];
+  const outside = `^(?:\\.\\./){${depth + 1},}`;
   const patterns = [
     forbid(
-      reachable.length > 0 ? `^(\\.\\./)+(?!${escaped(reachable)}|\\.)` : "^\\.\\./",
+      reachable.length > 0 ? `${outside}(?!${escaped(reachable)}|\\.)` : outside,
       "This door is closed (scripts/doors.mjs).",
     ),
     onlyPackages(packages),
   ];
   if (!node) patterns.push(forbid("^node:", "This room runs without Node."));
   if (!vscode) patterns.push(forbid("^vscode$", "Only src/extension/ knows VS Code."));
-  return { files: [`src/${room}/**/*.ts`], rules: { "no-restricted-imports": ["error", { patterns }] } };
+  return {
+    files: [`src/${room}/${"*/".repeat(depth)}*.ts`],
+    rules: { "no-restricted-imports": ["error", { patterns }] },
+  };
 }
 
 const pages = {
@@ -96,6 +103,6 @@ export default tseslint.config(
       ],
     },
   },
-  ...Object.entries(doors).map(([room, door]) => zone(room, door)),
+  ...Object.entries(doors).flatMap(([room, door]) => depths.map((depth) => zone(room, door, depth))),
   pages,
 );

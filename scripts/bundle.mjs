@@ -1,10 +1,11 @@
-// Owns: which bundles exist and how they are made. Must never bundle `vscode` or a native file.
+// Owns: which bundles exist and how they are made, and the grammars beside them. Must never bundle `vscode` or a native file.
 import { createRequire } from "node:module";
 import fs from "node:fs";
 import path from "node:path";
 import { at, root } from "./paths.mjs";
 import { forget, whenStale } from "./freshness.mjs";
-import { isMain, main } from "./process.mjs";
+import { copyGrammars, grammarFiles } from "./grammars.mjs";
+import { isMain, main, step } from "./process.mjs";
 
 // esbuild is loaded late: this file is imported before `npm ci` has run.
 const loadEsbuild = () => createRequire(import.meta.url)("esbuild");
@@ -15,11 +16,19 @@ const page = { platform: "browser", target: "chrome120", format: "iife", minify:
 const bundles = [
   { ...node, entryPoints: { extension: "src/extension/activate.ts" } },
   { ...node, entryPoints: { engineHost: "src/engine/host.ts" } },
+  { ...node, entryPoints: { contextWorker: "src/worker/thread.ts" } },
   { ...node, entryPoints: { cli: "src/cli/main.ts" } },
   { ...page, entryPoints: { "webview/qa": "webview/qa/main.ts" } },
 ];
 
-const inputs = ["src", "webview", "package-lock.json", "tsconfig.base.json", "scripts/bundle.mjs"];
+const inputs = [
+  "src",
+  "webview",
+  "package-lock.json",
+  "tsconfig.base.json",
+  "scripts/bundle.mjs",
+  "scripts/grammars.mjs",
+];
 
 /** Which source files and packages went into which bundle; ThirdPartyNotices.txt is made from it. */
 export const bundleMetafile = at("build", "bundles.json");
@@ -35,7 +44,10 @@ const settings = (bundle, options) => ({
   ...options,
 });
 
-const outputFiles = () => bundles.flatMap((bundle) => Object.keys(bundle.entryPoints)).map((name) => `dist/${name}.js`);
+const outputFiles = () => [
+  ...bundles.flatMap((bundle) => Object.keys(bundle.entryPoints)).map((name) => `dist/${name}.js`),
+  ...grammarFiles,
+];
 
 export function buildBundles() {
   return whenStale({ name: "bundles", inputs, outputs: outputFiles() }, async () => {
@@ -44,12 +56,14 @@ export function buildBundles() {
     const files = Object.assign({}, ...results.map((result) => result.metafile.inputs));
     fs.mkdirSync(path.dirname(bundleMetafile), { recursive: true });
     fs.writeFileSync(bundleMetafile, JSON.stringify(Object.keys(files).sort(), null, 1));
+    copyGrammars();
   });
 }
 
 /** Rebuilds on every change until `stop` is called; each build is reported with its errors. */
 export async function watchBundles(onBuilt) {
   forget("bundles"); // These carry source maps and are not for shipping.
+  copyGrammars();
   const esbuild = loadEsbuild();
   const report = {
     name: "report",
@@ -79,4 +93,4 @@ export async function bundleForNode(entry, outfile) {
   });
 }
 
-if (isMain(import.meta)) void main(buildBundles);
+if (isMain(import.meta)) void main(() => step("bundles", buildBundles));

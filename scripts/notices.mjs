@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { at } from "./paths.mjs";
 import { bundleMetafile } from "./bundle.mjs";
+import { grammarNotices, grammarPackages } from "./grammars.mjs";
 import { Explained } from "./process.mjs";
 
 /** Licences that allow shipping inside an MIT-licensed package when their text goes along. */
@@ -21,7 +22,7 @@ const acceptedLicences = [
 const compiledIn = ["node_modules/node-addon-api", "node_modules/node-api-headers"];
 
 function packageFolders() {
-  const folders = new Set(compiledIn);
+  const folders = new Set([...compiledIn, ...grammarPackages]);
   for (const file of JSON.parse(fs.readFileSync(bundleMetafile, "utf8"))) {
     const match = /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file);
     if (match) folders.add(match[0]);
@@ -54,9 +55,14 @@ function licenceText(folder, manifest) {
     throw new Explained(`${folder}: no licence file, and the licence is ${manifest.license}, not MIT.`);
   }
   // The package declares MIT without a copy of it: the standard text, under its author's name.
-  const standard = fs.readFileSync(at("LICENSE"), "utf8").trim();
-  return standard.replace(/^Copyright .*$/m, `Copyright (c) ${authorOf(manifest)}`);
+  return mitLicence(`Copyright (c) ${authorOf(manifest)}`);
 }
+
+const mitLicence = (copyright) =>
+  fs
+    .readFileSync(at("LICENSE"), "utf8")
+    .trim()
+    .replace(/^Copyright .*$/m, copyright);
 
 /** @param {readonly string[]} shippedFiles */
 export function thirdPartyNotices(shippedFiles) {
@@ -71,5 +77,5 @@ export function thirdPartyNotices(shippedFiles) {
   });
   const head = "Ringside contains the works below. Each stands here with its licence.\n";
   const ofGpu = shippedFiles.some((file) => file.endsWith("/libringside_cuda.so")) ? [cudaRuntime()] : [];
-  return [head, ...parts, ...ofGpu, unicodeTables()].join(`\n${"-".repeat(80)}\n\n`);
+  return [head, ...parts, ...grammarNotices(mitLicence), ...ofGpu, unicodeTables()].join(`\n${"-".repeat(80)}\n\n`);
 }

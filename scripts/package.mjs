@@ -6,6 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { whenStale } from "./freshness.mjs";
 import { buildCudaLibrary } from "./native-cuda.mjs";
+import { grammarFiles } from "./grammars.mjs";
 import { thirdPartyNotices } from "./notices.mjs";
 import { at, cudaLibraryFile, vsixFile, vsixTarget } from "./paths.mjs";
 import { isMain, main, run, say, step } from "./process.mjs";
@@ -16,8 +17,10 @@ const copiedFiles = [
   "CHANGELOG.md",
   "LICENSE",
   "README.md",
+  "dist/contextWorker.js",
   "dist/engineHost.js",
   "dist/extension.js",
+  ...grammarFiles,
   "dist/native/ringside.node",
   "dist/webview/qa.css",
   "dist/webview/qa.js",
@@ -92,7 +95,13 @@ export function filesInZip(file) {
 /** Builds the VSIX unless it is up to date. dist/ must be ready. `library` as in copiedFrom(). */
 export function packageVsix(library) {
   const copied = copiedFrom(library);
-  const made = ["package.json", "build/bundles.json", "scripts/package.mjs", "scripts/notices.mjs"];
+  const made = [
+    "package.json",
+    "build/bundles.json",
+    "scripts/package.mjs",
+    "scripts/notices.mjs",
+    "scripts/grammars.mjs",
+  ];
   const inputs = [...Object.values(copied), ...made];
   return whenStale({ name: "vsix", inputs, outputs: [path.relative(at(), vsixFile)] }, async () => {
     const staging = at("build", "vsix");

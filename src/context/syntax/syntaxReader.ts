@@ -1,0 +1,26 @@
+// Owns: the syntax of files as the rooms above ask for it: read by the worker, by its lines where parsing it ended the worker.
+// Must never parse on the caller's thread.
+import { WorkerDied } from "../worker";
+import type { ContextWorker } from "../worker";
+import { emptySyntax, longestTextCharacters, unpackSyntax } from "./fileSyntax";
+import type { FileSyntax, SyntaxReader } from "./fileSyntax";
+
+export class WorkerSyntaxReader implements SyntaxReader {
+  constructor(private readonly worker: ContextWorker) {}
+
+  async read(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax> {
+    if (text.length > longestTextCharacters) return emptySyntax;
+    for (const job of ["syntax", "syntaxOfLines"] as const) {
+      try {
+        return unpackSyntax(await this.worker.run(job, { path, text }, signal));
+      } catch (error) {
+        if (!(error instanceof WorkerDied)) throw error;
+      }
+    }
+    return emptySyntax;
+  }
+
+  dispose(): void {
+    this.worker.dispose();
+  }
+}

@@ -1,0 +1,172 @@
+// Owns: the one worker thread of a process as the rooms above see it: started with the first job, ended when it is idle, started
+// again when it died. Must never do a job itself, nor give the thread more at a time than the caller's thread can take back at once.
+import { Worker } from "node:worker_threads";
+import type { JobInput, JobName, JobResult } from "../context/jobs";
+import { WorkerDied } from "../context/worker";
+import type { ContextWorker } from "../context/worker";
+import { failure } from "../protocol/errors";
+
+export interface WorkerOptions {
+  /** The bundled thread.ts. */
+  readonly script: string;
+  readonly log?: (line: string) => void;
+  /** A job that takes longer hangs, and its thread is ended. */
+  readonly jobMs?: number;
+  /** A thread without work for so long is ended, with the memory of its grammars. */
+  readonly idleMs?: number;
+  /** The thread ends when its objects need more; the grammars' own memory is not among them. */
+  readonly heapMb?: number;
+}
+
+export interface JobRequest {
+  readonly id: number;
+  readonly job: JobName;
+  readonly input: JobInput<JobName>;
+}
+
+export interface JobReply {
+  readonly id: number;
+  readonly result: JobResult<JobName>;
+}
+
+interface Task {
+  readonly job: JobName;
+  readonly input: JobInput<JobName>;
+  readonly resolve: (result: JobResult<JobName>) => void;
+  readonly reject: (error: Error) => void;
+  /** The caller waits no more. */
+  isOver: boolean;
+}
+
+/** Enough that the thread never waits for us, few enough that all their results together are taken in well under 16 ms. */
+const jobsAtOnce = 8;
+const defaultJobMs = 20_000;
+const defaultIdleMs = 60_000;
+const defaultHeapMb = 1_024;
+
+export function createContextWorker(options: WorkerOptions): ContextWorker {
+  return new ThreadClient(options);
+}
+
+class ThreadClient implements ContextWorker {
+  readonly #options: WorkerOptions;
+  readonly #waiting: Task[] = [];
+  /** In the order in which the thread does them. */
+  readonly #sent = new Map<number, Task>();
+  #thread: Worker | undefined;
+  #lastId = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #isDisposed = false;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+  }
+
+  async run<J extends JobName>(job: J, input: JobInput<J>, signal?: AbortSignal): Promise<JobResult<J>> {
+    if (this.#isDisposed || signal?.aborted === true) throw failure("cancelled");
+    return new Promise<JobResult<J>>((resolve, reject) => {
+      const over = (): void => {
+        task.isOver = true;
+        signal?.removeEventListener("abort", cancel);
+      };
+      const task: Task = {
+        job,
+        input,
+        resolve: (result) => {
+          over();
+          resolve(result as JobResult<J>); // The thread answers a job with what that job gives.
+        },
+        reject: (error) => {
+          over();
+          reject(error);
+        },
+        isOver: false,
+      };
+      const cancel = (): void => task.reject(failure("cancelled"));
+      signal?.addEventListener("abort", cancel, { once: true });
+      this.#waiting.push(task);
+      this.#send();
+    });
+  }
+
+  dispose(): void {
+    this.#isDisposed = true;
+    for (const task of [...this.#sent.values(), ...this.#waiting.splice(0)]) task.reject(failure("cancelled"));
+    this.#sent.clear();
+    this.#end();
+  }
+
+  #send(): void {
+    while (this.#sent.size < jobsAtOnce && this.#waiting.length > 0) {
+      const task = this.#waiting.shift();
+      if (task === undefined || task.isOver) continue;
+      const id = ++this.#lastId;
+      this.#sent.set(id, task);
+      this.#thread ??= this.#start();
+      this.#thread.ref();
+      this.#thread.postMessage({ id, job: task.job, input: task.input } satisfies JobRequest);
+      if (this.#sent.size === 1) this.#watch();
+    }
+  }
+
+  #start(): Worker {
+    const { script, heapMb = defaultHeapMb } = this.#options;
+    // Options of this process (a debugger's, say) are not the thread's.
+    const thread = new Worker(script, { execArgv: [], resourceLimits: { maxOldGenerationSizeMb: heapMb } });
+    let reason = "ended";
+    thread.on("message", ({ id, result }: JobReply) => this.#take(thread, id, result));
+    thread.on("error", (error: unknown) => (reason = error instanceof Error ? error.message : String(error)));
+    thread.on("exit", () => this.#died(thread, reason));
+    return thread;
+  }
+
+  #take(thread: Worker, id: number, result: JobResult<JobName>): void {
+    if (thread !== this.#thread) return;
+    const task = this.#sent.get(id);
+    this.#sent.delete(id);
+    if (task?.isOver === false) task.resolve(result);
+    this.#send();
+    this.#watch();
+  }
+
+  /** The first job that was sent is the one that the thread was at: the others are sent to the next thread. */
+  #died(thread: Worker, reason: string): void {
+    if (thread !== this.#thread) return;
+    this.#thread = undefined;
+    clearTimeout(this.#timer);
+    const [running, ...others] = this.#sent.values();
+    this.#sent.clear();
+    this.#waiting.unshift(...others);
+    this.#options.log?.(`context worker: ${reason}${running === undefined ? "" : ` in ${describe(running)}`}`);
+    if (running?.isOver === false) running.reject(new WorkerDied(reason));
+    this.#send();
+  }
+
+  /** Called whenever another job is the first one: it has its own time. */
+  #watch(): void {
+    clearTimeout(this.#timer);
+    const { jobMs = defaultJobMs, idleMs = defaultIdleMs } = this.#options;
+    if (this.#sent.size > 0) {
+      const thread = this.#thread;
+      this.#timer = setTimeout(() => {
+        void thread?.terminate();
+        if (thread !== undefined) this.#died(thread, `no result within ${String(jobMs)} ms`);
+      }, jobMs);
+      return;
+    }
+    this.#thread?.unref();
+    this.#timer = setTimeout(() => this.#end(), idleMs);
+    this.#timer.unref();
+  }
+
+  #end(): void {
+    clearTimeout(this.#timer);
+    const thread = this.#thread;
+    this.#thread = undefined;
+    void thread?.terminate();
+  }
+}
+
+function describe({ job, input }: Task): string {
+  return `${job} of ${input.path}`;
+}
