@@ -67,7 +67,7 @@ test("property: any text has a syntax that is true of it", async () => {
       check(text, await syntaxOf(`a.${extension}`, text));
       check(text, syntaxOfLines(`a.${extension}`, text));
     }),
-    { numRuns: 1_000 },
+    { numRuns: 300 },
   );
 });
 
@@ -90,7 +90,7 @@ test("property: so has any file that was cut, doubled, or changed at a few place
       if (isCrLf) text = text.replaceAll("\n", "\r\n");
       check(text, await syntaxOf(extension === null ? sample.path : `a.${extension}`, text));
     }),
-    { numRuns: 1_000 },
+    { numRuns: 300 },
   );
 });
 
@@ -138,8 +138,8 @@ after(() => reader.dispose());
 
 for (const [index, [title, text]] of Object.entries(shapes).entries()) {
   test(`in time, by a grammar or by its lines: ${title}`, async () => {
-    // A third of the languages for each shape: among grammars of one family they take the same way.
-    for (const extension of extensions.filter((_, place) => (place + index) % 3 === 0)) {
+    // Every fifth of the languages, another one for each shape: all of them would take minutes.
+    for (const extension of extensions.filter((_, place) => (place + index) % 5 === 0)) {
       const before = process.cpuUsage();
       const syntax = await reader.read(`a.${extension}`, text);
       const { user, system } = process.cpuUsage(before);

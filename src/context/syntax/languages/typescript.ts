@@ -22,12 +22,14 @@ const shared = `
       (call_expression arguments: (arguments . (string) ${functionNodes}))) @line) @open)) @open))
     (#match? @_suite "^(describe|suite|context)$"))
 
-  (program (expression_statement [
-    (call_expression function: (parenthesized_expression (function_expression body: (statement_block) @open)))
-    (call_expression function: (parenthesized_expression (arrow_function body: (statement_block) @open)))
-    (parenthesized_expression (call_expression function: (function_expression body: (statement_block) @open)))
-    (call_expression arguments: (arguments (function_expression body: (statement_block (function_declaration)) @open)) @open)
-  ]))
+  (program (expression_statement
+    (call_expression function: (parenthesized_expression (function_expression body: (_) @open)))))
+  (program (expression_statement
+    (call_expression function: (parenthesized_expression (arrow_function body: (statement_block) @open)))))
+  (program (expression_statement
+    (parenthesized_expression (call_expression function: (function_expression body: (_) @open)))))
+  (program (expression_statement (call_expression
+    arguments: (arguments (function_expression body: (statement_block (function_declaration)) @open)) @open)))
   (function_expression body: (statement_block [(function_declaration) (class_declaration)] @show))
   (function_expression body: (statement_block
     (expression_statement (assignment_expression left: (member_expression))) @show))
