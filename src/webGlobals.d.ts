@@ -21,8 +21,3 @@ declare const performance: { now(): number };
 declare const crypto: { readonly subtle: { digest(algorithm: "SHA-256", data: Uint8Array): Promise<ArrayBuffer> } };
 declare function setTimeout(callback: () => void, milliseconds?: number): unknown;
 declare function clearTimeout(timer: unknown): void;
-declare namespace WebAssembly {
-  class Memory {
-    constructor(pages: { initial: number; maximum: number });
-  }
-}

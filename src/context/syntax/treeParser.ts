@@ -30,6 +30,9 @@ const queryLimits = { maxStartDepth: 256, matchLimit: 10_000 };
 /** In pages of 64 KiB. Where parsing needs more, the grammar's code ends with an error, long before the machine is short of it. */
 const memoryPages = { initial: 512, maximum: 4_096 };
 
+/** Every runtime has it; not every room's types do. */
+declare const WebAssembly: { readonly Memory: new (pages: { initial: number; maximum: number }) => object };
+
 const runtimeFile = "tree-sitter.wasm";
 const plainName = /[\p{L}\p{N}_$]+/uy;
 
