@@ -53,6 +53,7 @@ class ThreadClient implements ContextWorker {
   readonly #waiting: Task[] = [];
   /** In the order in which the thread does them. */
   readonly #sent = new Map<number, Task>();
+  readonly #signals = new FollowedSignals();
   #thread: Worker | undefined;
   #lastId = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -67,7 +68,7 @@ class ThreadClient implements ContextWorker {
     return new Promise<JobResult<J>>((resolve, reject) => {
       const over = (): void => {
         task.isOver = true;
-        signal?.removeEventListener("abort", cancel);
+        if (signal !== undefined) this.#signals.forget(signal, task);
       };
       const task: Task = {
         job,
@@ -82,8 +83,7 @@ class ThreadClient implements ContextWorker {
         },
         isOver: false,
       };
-      const cancel = (): void => task.reject(failure("cancelled"));
-      signal?.addEventListener("abort", cancel, { once: true });
+      if (signal !== undefined) this.#signals.follow(signal, task);
       this.#waiting.push(task);
       this.#send();
     });
@@ -164,6 +164,32 @@ class ThreadClient implements ContextWorker {
     const thread = this.#thread;
     this.#thread = undefined;
     void thread?.terminate();
+  }
+}
+
+/** One listener a signal, however many jobs it may cancel: Node warns of more than ten. */
+class FollowedSignals {
+  readonly #followed = new Map<AbortSignal, { readonly tasks: Set<Task>; readonly cancel: () => void }>();
+
+  follow(signal: AbortSignal, task: Task): void {
+    let followed = this.#followed.get(signal);
+    if (followed === undefined) {
+      const tasks = new Set<Task>();
+      const cancel = (): void => {
+        for (const each of tasks) each.reject(failure("cancelled"));
+      };
+      followed = { tasks, cancel };
+      this.#followed.set(signal, followed);
+      signal.addEventListener("abort", cancel, { once: true });
+    }
+    followed.tasks.add(task);
+  }
+
+  forget(signal: AbortSignal, task: Task): void {
+    const followed = this.#followed.get(signal);
+    if (followed?.tasks.delete(task) !== true || followed.tasks.size > 0) return;
+    this.#followed.delete(signal);
+    signal.removeEventListener("abort", followed.cancel);
   }
 }
 

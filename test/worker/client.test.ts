@@ -1,5 +1,6 @@
 // The worker thread: its jobs, its deaths and its limits. A stand-in thread does what no real job does on demand.
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -100,6 +101,15 @@ test("cancelling gives the caller back at once and holds nobody up", async (cont
   assert.ok(performance.now() - start < 100);
   assert.equal(await other, "other");
   await assert.rejects(read(worker, "late", abort.signal), isCancelled);
+});
+
+test("however many jobs hang on one signal, it has one listener, and none when they are done", async (context) => {
+  const { worker } = started(context);
+  const { signal } = new AbortController();
+  const jobs = Array.from({ length: 50 }, () => read(worker, "text", signal));
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  await Promise.all(jobs);
+  assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
 test("an idle thread ends, and the next job starts another", async (context) => {
