@@ -11,7 +11,6 @@
 #include "config.h"
 #include "draft_plan.h"
 #include "tokenizer.h"
-#include "written_text.h"
 
 namespace ringside {
 
@@ -33,7 +32,6 @@ class LoadedModel final : public Model {
   rs_model* handle() const { return handle_; }
   // Shared by all sessions, which have one caller thread. No result depends on it.
   PassCosts& pass_costs() const { return pass_costs_; }
-  WrittenText& written() const { return written_; }
 
  private:
   static Result<std::shared_ptr<LoadedModel>> load(const LoadOptions& options, const rs_backend& backend,
@@ -46,7 +44,6 @@ class LoadedModel final : public Model {
   std::unique_ptr<Tokenizer> tokenizer_;
   rs_model* handle_ = nullptr;
   mutable PassCosts pass_costs_;
-  mutable WrittenText written_;
 };
 
 }  // namespace ringside

@@ -15,12 +15,12 @@ constexpr int32_t kLongestMatch = 64;
 // A match this long is followed without looking for a better one.
 constexpr int32_t kSureMatch = 16;
 
-// How many of `tokens` up to `end` (itself included) equal the last ones of `text`.
-int32_t common_suffix(std::span<const int32_t> tokens, int64_t end, std::span<const int32_t> text) {
-  const int64_t last = static_cast<int64_t>(text.size()) - 1;
-  const int64_t most = std::min<int64_t>({end + 1, last + 1, kLongestMatch});
+// How many tokens before `end` (itself included) equal those before the last token of `tokens`.
+int32_t common_suffix(std::span<const int32_t> tokens, int64_t end) {
+  const int64_t last = static_cast<int64_t>(tokens.size()) - 1;
+  const int64_t most = std::min<int64_t>(end + 1, kLongestMatch);
   int32_t length = 0;
-  while (length < most && tokens[static_cast<size_t>(end - length)] == text[static_cast<size_t>(last - length)]) {
+  while (length < most && tokens[static_cast<size_t>(end - length)] == tokens[static_cast<size_t>(last - length)]) {
     ++length;
   }
   return length;
@@ -75,22 +75,21 @@ void PromptLookup::extend(std::span<const int32_t> tokens) {
     for (int64_t position = held_; position + 1 < count; ++position) insert(chain, tokens, position);
   }
   if (match_.length < kSureMatch) {
-    const Match found = find(tokens, tokens);
+    const Match found = longest(tokens);
     if (found.length > match_.length) match_ = found;
   }
   for (Chain& chain : chains_) insert(chain, tokens, count - 1);
   held_ = count;
 }
 
-PromptLookup::Match PromptLookup::find(std::span<const int32_t> tokens, std::span<const int32_t> text) const {
-  const auto last = static_cast<int64_t>(text.size()) - 1;
-  const auto end = static_cast<int64_t>(tokens.size());
+PromptLookup::Match PromptLookup::longest(std::span<const int32_t> tokens) const {
+  const auto last = static_cast<int64_t>(tokens.size()) - 1;
   Match best;
   for (const Chain& chain : chains_) {
-    if (last + 1 < chain.gram_tokens || chain.latest.empty()) continue;
-    int32_t place = chain.latest[hash(chain, text, last)];
+    if (last + 1 < chain.gram_tokens) continue;
+    int32_t place = chain.latest[hash(chain, tokens, last)];
     for (int seen = 0; place != kNone && seen < kMostPlaces; ++seen) {
-      const int32_t length = place + 1 < end ? common_suffix(tokens, place, text) : 0;
+      const int32_t length = common_suffix(tokens, place);
       if (length >= chain.gram_tokens && length > best.length) best = {place + 1, length};
       if (best.length == kLongestMatch) break;
       place = chain.earlier[static_cast<size_t>(place)];
@@ -113,10 +112,10 @@ void PromptLookup::cut(std::span<const int32_t> tokens, int64_t keep) {
   match_ = {};
 }
 
-void PromptLookup::propose(std::span<const int32_t> tokens, int64_t next, std::span<int32_t> draft) {
-  const size_t left = tokens.size() - static_cast<size_t>(next);
+void PromptLookup::propose(std::span<const int32_t> tokens, std::span<int32_t> draft) const {
+  const size_t left = tokens.size() - static_cast<size_t>(match_.next);
   for (size_t i = 0; i < draft.size(); ++i) {
-    draft[i] = i < left ? tokens[static_cast<size_t>(next) + i] : draft[i - left];
+    draft[i] = i < left ? tokens[static_cast<size_t>(match_.next) + i] : draft[i - left];
   }
 }
 

@@ -19,7 +19,7 @@ class PromptLookup {
  public:
   // Where the last `length` tokens ended before: tokens[next] is what followed. length 0: nowhere.
   struct Match {
-    int64_t next = 0;
+    int32_t next = 0;
     int32_t length = 0;
   };
 
@@ -30,11 +30,9 @@ class PromptLookup {
 
   int64_t held() const { return held_; }  // tokens
   const Match& match() const { return match_; }
-  // Where the last tokens of another text stand in `tokens`, which are those held, with at least one token behind them.
-  Match find(std::span<const int32_t> tokens, std::span<const int32_t> text) const;
-  // Fills `draft` with what stands at `next`, one of `tokens`. Where that runs into the end of the tokens it goes on
-  // with itself: a repetition is taken to repeat.
-  static void propose(std::span<const int32_t> tokens, int64_t next, std::span<int32_t> draft);
+  // Fills `draft` with what followed the match, which must be there, last time. Where that runs into the end of the
+  // tokens it goes on with itself: a repetition is taken to repeat.
+  void propose(std::span<const int32_t> tokens, std::span<int32_t> draft) const;
   int64_t bytes() const;
 
  private:
@@ -48,6 +46,8 @@ class PromptLookup {
   static uint64_t hash(const Chain& chain, std::span<const int32_t> tokens, int64_t position);
   static void insert(Chain& chain, std::span<const int32_t> tokens, int64_t position);
   void reserve(std::span<const int32_t> tokens);
+  Match longest(std::span<const int32_t> tokens) const;
+
   std::array<Chain, 2> chains_{Chain{8, {}, {}}, Chain{2, {}, {}}};
   int64_t held_ = 0;
   Match match_;

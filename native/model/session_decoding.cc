@@ -7,8 +7,6 @@ namespace ringside {
 namespace {
 
 constexpr size_t kPenaltyTokens = 256;
-// Of the prompt's end, so that the first words of the next answer are found by what stands before them.
-constexpr int64_t kWrittenAfterTokens = 8;
 
 }  // namespace
 
@@ -20,7 +18,6 @@ Status Decoding::begin() {
   if (!state_.has_logits()) return Error{ErrorKind::kStateInvalid, "session", "a prompt that was read", "none"};
   if (options_.prompt_lookup) state_.index();
   row_ = state_.logits().data();
-  begin_ = state_.position();
   has_begun_ = true;
   return Unit{};
 }
@@ -69,7 +66,10 @@ int32_t Decoding::choose() {
       id = sample(choice_, tokens.last(std::min(tokens.size(), kPenaltyTokens)), nullptr, state_.position(), sampler);
     }
   }
-  if (options_.prompt_lookup) state_.drafts().observe(tokens, id);
+  const PromptLookup::Match& match = state_.lookup().match();
+  if (options_.prompt_lookup && match.length > 0) {
+    state_.hits().add(match.length, tokens[static_cast<size_t>(match.next)] == id);
+  }
   return id;
 }
 
@@ -93,11 +93,9 @@ std::span<const int32_t> Decoding::plan(const PassCosts& costs, int64_t most, in
   state_.push(rows_[0]);
   if (options_.prompt_lookup) {
     state_.index();
-    const DraftSources& drafts = state_.drafts();
-    const DraftPlan plan = plan_drafts(drafts.hits(), costs, drafts.match_length(), rows, tokens, limit);
-    if (plan.drafts > 0) {
-      drafts.propose(state_.tokens(), std::span(rows_).subspan(1, static_cast<size_t>(plan.drafts)));
-    }
+    const PromptLookup& lookup = state_.lookup();
+    const DraftPlan plan = plan_drafts(state_.hits(), costs, lookup.match().length, rows, tokens, limit);
+    lookup.propose(state_.tokens(), std::span(rows_).subspan(1, static_cast<size_t>(plan.drafts)));
     row_count_ += plan.drafts;
     rows += plan.drafts;
     tokens = plan.tokens;
@@ -132,12 +130,7 @@ Status Decoding::end(StopReason reason) {
     RS_CHECK(state_.fetch_logits(backend_row_));
     row_ = state_.logits().data();
   }
-  RS_CHECK(settle());
-  if (options_.prompt_lookup) {
-    state_.model()->written().add(
-        state_.tokens().subspan(static_cast<size_t>(std::max<int64_t>(begin_ - kWrittenAfterTokens, 0))));
-  }
-  return Unit{};
+  return settle();
 }
 
 Status Decoding::settle() {

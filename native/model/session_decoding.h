@@ -62,7 +62,6 @@ class Decoding {
   GenerateResult result_;
   bool has_ended_ = false;
   std::array<int32_t, RS_STEP_ROWS> rows_{};  // of the pass: a chosen token and drafts
-  int64_t begin_ = 0;                         // where the first token goes
   int64_t row_count_ = 0;
   int64_t used_ = 0;  // of those rows, that the session holds
   bool has_begun_ = false;

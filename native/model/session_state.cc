@@ -24,7 +24,7 @@ struct Poll {
 
 int64_t SessionState::bytes() const {
   return backend_.session_bytes(handle_) + static_cast<int64_t>(tokens_.capacity() * sizeof(int32_t)) +
-         static_cast<int64_t>(logits_.capacity() * sizeof(float)) + drafts_.bytes();
+         static_cast<int64_t>(logits_.capacity() * sizeof(float)) + lookup_.bytes();
 }
 
 Status SessionState::open(const SessionSnapshot* snapshot) {
@@ -40,7 +40,7 @@ Status SessionState::open(const SessionSnapshot* snapshot) {
   handle_ = handle;
   // What the index knows of tokens that stay is kept.
   const auto same = std::ranges::mismatch(tokens_, tokens).in1 - tokens_.begin();
-  drafts_.cut(tokens_, same);
+  lookup_.cut(tokens_, same);
   tokens_.swap(tokens);
   has_logits_ = false;
   return Unit{};
@@ -100,7 +100,7 @@ Status SessionState::read_on(std::span<const int32_t> tokens, rs_logits want, fl
 }
 
 void SessionState::keep_tokens(size_t count) {
-  drafts_.cut(tokens_, static_cast<int64_t>(std::min(count, tokens_.size())));
+  lookup_.cut(tokens_, static_cast<int64_t>(std::min(count, tokens_.size())));
   tokens_.resize(count);
 }
 
@@ -120,7 +120,7 @@ Status SessionState::settle(const float* logits) {
   if (has_logits_ && logits != logits_.data()) std::copy_n(logits, logits_.size(), logits_.begin());
   const int64_t reached = backend_.position(handle_);
   if (reached < position()) {
-    drafts_.cut(tokens_, reached);
+    lookup_.cut(tokens_, reached);
     tokens_.resize(static_cast<size_t>(reached));
   }
   rs_error error{};

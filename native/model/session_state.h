@@ -9,8 +9,9 @@
 #include <span>
 #include <vector>
 
-#include "draft_sources.h"
+#include "draft_plan.h"
 #include "loaded_model.h"
+#include "prompt_lookup.h"
 
 namespace ringside {
 
@@ -20,7 +21,7 @@ class SessionState {
  public:
   // open() must follow.
   explicit SessionState(std::shared_ptr<const LoadedModel> model)
-      : model_(std::move(model)), backend_(model_->backend()), drafts_(model_->written()) {}
+      : model_(std::move(model)), backend_(model_->backend()) {}
   SessionState(const SessionState&) = delete;
   SessionState& operator=(const SessionState&) = delete;
   ~SessionState() { close(); }
@@ -35,7 +36,8 @@ class SessionState {
   int64_t bytes() const;
   bool has_logits() const { return has_logits_; }
   std::span<const float> logits() const { return logits_; }  // [vocab_rows], after the last token
-  DraftSources& drafts() { return drafts_; }
+  const PromptLookup& lookup() const { return lookup_; }
+  LookupHits& hits() { return hits_; }
 
   // A new state, or that of the snapshot, in place of the old one, which is given up only when the new one is there.
   Status open(const SessionSnapshot* snapshot);
@@ -51,7 +53,7 @@ class SessionState {
   // Adds a token that the backend holds already or is about to be given.
   void push(int32_t token) noexcept { tokens_.push_back(token); }
   // Brings the index up to the last token.
-  void index() { drafts_.extend(tokens_); }
+  void index() { lookup_.extend(tokens_); }
   // Takes the logits of a row of the backend's last call, which chose ids; settle() must follow with them.
   Status fetch_logits(int64_t row);
   // Cuts off what the backend or the list of tokens has beyond the other; `logits` are those after the last token left,
@@ -71,7 +73,8 @@ class SessionState {
   std::vector<int32_t> tokens_;
   std::vector<float> logits_;
   bool has_logits_ = false;
-  DraftSources drafts_;
+  PromptLookup lookup_;  // of a beginning of the tokens
+  LookupHits hits_;
 };
 
 // Made empty and then filled: were the backend's snapshot there first, it would be lost when memory runs out in

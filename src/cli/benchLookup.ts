@@ -43,8 +43,8 @@ export async function measureLookup(
   questions: LookupQuestions,
   rounds: number,
 ): Promise<LookupReport> {
-  const prompts = await promptsOf(engine, await engine.load(load), questions);
-  let device = "";
+  const info = await engine.load(load);
+  const prompts = await promptsOf(engine, info, questions);
   const write = async (prompt: Prompt, promptLookup: boolean): Promise<Written> => {
     await engine.sync(prompt);
     const ids: number[] = [];
@@ -52,11 +52,7 @@ export async function measureLookup(
     const done = await engine.generate(request, { onTokens: (batch) => ids.push(...batch.ids) });
     return { ids, done };
   };
-  // The model is loaded again, because it drafts from what it wrote before: from other answers of the round, as when the
-  // questions are asked one after another, and never from the same answer of an earlier round.
   const round = async (): Promise<readonly (readonly [fast: Written, slow: Written])[]> => {
-    await engine.unload();
-    device = (await engine.load(load)).device;
     const pairs: (readonly [fast: Written, slow: Written])[] = [];
     for (const prompt of prompts) {
       const slow = await write(prompt, false);
@@ -64,7 +60,7 @@ export async function measureLookup(
     }
     return pairs;
   };
-  await round(); // Not counted: it finds caches cold.
+  await round(); // Not counted: it finds caches cold and the cost of a pass unknown.
   const speeds: (readonly [fast: number, slow: number])[] = [];
   let identical = true;
   let last: readonly Written[] = [];
@@ -76,7 +72,7 @@ export async function measureLookup(
   }
   const ratios = speeds.map(([fast, slow]) => fast / slow);
   return {
-    device,
+    device: info.device,
     questions: prompts.length,
     tokens: total(last, "tokens"),
     drafted: total(last, "drafted"),

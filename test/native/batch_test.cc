@@ -217,22 +217,6 @@ TEST("lookup: the same on the reference") {
   CHECK(accepted > 0);
 }
 
-// Of random tokens, which say little about what follows them.
-TEST("lookup: what one session wrote is tried in the next, with the same tokens") {
-  const auto model = load_few_words("cpu");
-  Question question;
-  random_model::Random random(5);
-  for (int i = 0; i < 40; ++i) question.prompt.push_back(static_cast<int32_t>(random.below(kVocab)));
-  question.options.max_tokens = 60;
-  question.options.sampler = {.temperature = 1.0f, .seed = 5};
-  const Seen without = alone(model, question, false);
-  const Seen first = alone(model, question, true);
-  const Seen second = alone(model, question, true);
-  CHECK(same(first, without));
-  CHECK(same(second, without));
-  CHECK(second.result.accepted > first.result.accepted + second.result.tokens / 2);
-}
-
 // A model in a loop: nearly all drafts are right, so they run into every limit there is.
 Question looping(int64_t prompt_tokens) {
   Question question;

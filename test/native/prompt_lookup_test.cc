@@ -7,8 +7,6 @@
 
 #include "check.h"
 #include "model/draft_plan.h"
-#include "model/draft_sources.h"
-#include "model/written_text.h"
 #include "random_model.h"
 
 namespace {
@@ -126,13 +124,13 @@ TEST("lookup: the draft is what followed, and a repetition goes on repeating") {
   PromptLookup lookup;
   lookup.extend(ids);
   Ids draft(4);
-  PromptLookup::propose(ids, lookup.match().next, draft);
+  lookup.propose(ids, draft);
   CHECK(draft == (Ids{4, 5, 6, 7}));
   const Ids loop = {9, 5, 6, 5, 6, 5, 6};
   PromptLookup looping;
   looping.extend(loop);
   Ids more(7);
-  PromptLookup::propose(loop, looping.match().next, more);
+  looping.propose(loop, more);
   CHECK(more == (Ids{5, 6, 5, 6, 5, 6, 5}));
 }
 
@@ -159,84 +157,6 @@ int64_t drafts_when(double seconds_per_row, const LookupHits& hits, int32_t matc
       costs.add(rows, 1.0 + seconds_per_row * static_cast<double>(rows - 1));
   }
   return plan_drafts(hits, costs, match_length, 1, 1.0, most).drafts;
-}
-
-TEST("written: what came after the same words in an earlier answer is proposed, wherever it was written") {
-  const Ids earlier = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-  WrittenText written;
-  CHECK_EQ(written.find(Ids{3, 4}).length, 0);
-  written.add(earlier);
-  const PromptLookup::Match match = written.find(Ids{70, 71, 3, 4, 5});
-  CHECK_EQ(match.length, 3);
-  CHECK_EQ(written.token_after(match), 6);
-  Ids draft(3);
-  written.propose(match, draft);
-  CHECK(draft == (Ids{6, 7, 8}));
-  // Behind its end nothing follows.
-  CHECK_EQ(written.find(Ids{8, 9}).length, 0);
-  CHECK_EQ(written.find(Ids{}).length, 0);
-}
-
-TEST("written: the longest place of all that is kept is found, whatever was forgotten meanwhile") {
-  WrittenText written;
-  Ids all;
-  for (uint64_t seed = 0; seed < 60; ++seed) {
-    random_model::Random random(seed);
-    Ids answer(1500);
-    for (int32_t& id : answer) id = static_cast<int32_t>(random.below(1 << 20));
-    written.add(answer);
-    all.insert(all.end(), answer.begin(), answer.end());
-    const int64_t kept = 16384;  // at least
-    const int64_t from = std::max<int64_t>(0, static_cast<int64_t>(all.size()) - kept);
-    for (int64_t at = from + 200; at + 1 < static_cast<int64_t>(all.size()); at += 611) {
-      const auto text = std::span<const int32_t>(all).subspan(static_cast<size_t>(at - 100), 100);
-      const PromptLookup::Match match = written.find(text);
-      CHECK_EQ(match.length, kLongest);
-      const int32_t next = written.token_after(match);
-      CHECK(next == all[static_cast<size_t>(match.next)]);
-      CHECK(std::ranges::equal(text.last(kLongest), std::span<const int32_t>(all).subspan(
-                                                        static_cast<size_t>(match.next - kLongest), kLongest)));
-    }
-  }
-  // Forgotten: a match from before is known to be one.
-  CHECK_EQ(written.token_after({.next = 5, .length = 2}), -1);
-}
-
-TEST("written: one answer longer than all that is kept leaves its end") {
-  const Ids answer = repeating(3, 100'000);
-  WrittenText written;
-  written.add(answer);
-  const PromptLookup::Match match = written.find(std::span(answer).first(99'990));
-  CHECK_EQ(match.length, kLongest);
-  CHECK_EQ(written.token_after(match), answer[99'990]);
-}
-
-TEST("sources: the one that has been right more often is asked") {
-  WrittenText written;
-  written.add(Ids{1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4});
-  DraftSources drafts(written);
-  // The session's own tokens say that 9 follows 1, 2, 3, which for once came true; from then on 4 does.
-  Ids ids = {1, 2, 3, 9};
-  const auto expected = [&] {
-    Ids draft(1);
-    drafts.propose(ids, draft);
-    return draft[0];
-  };
-  drafts.extend(ids);
-  for (int round = 0; round < 60; ++round) {
-    for (const int32_t id : {1, 2, 3}) {
-      ids.push_back(id);
-      drafts.extend(ids);
-    }
-    const bool asks_written = round > 40;
-    if (asks_written) CHECK_EQ(expected(), 4);
-    CHECK(drafts.match_length() > 0);
-    drafts.observe(ids, 4);
-    ids.insert(ids.end(), {4, 100 + round});
-    // What followed in the session itself is unlearned: its last place of 1, 2, 3 says something else each time.
-    ids.insert(ids.end(), {1, 2, 3, 200 + round});
-    drafts.extend(ids);
-  }
 }
 
 TEST("plan: as many drafts as pay") {
