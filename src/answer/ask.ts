@@ -14,6 +14,8 @@ import { generateAnswer } from "./generation";
 import type { Generated } from "./generation";
 import { planQuestion, shareForQuestion } from "./preview";
 import type { HistoryTurn, PromptRequest } from "./prompt";
+import type { PackedText } from "./quotes";
+import type { PackedText } from "./quotes";
 import { checkRefusal, refusedName } from "./refusal";
 import { askShards, shardStats } from "./scan";
 import type { ShardOutcome } from "./scan";
@@ -269,7 +271,7 @@ class Question {
     this.sink({ type: "plan", plan: planned.plan.summary });
     const request: PromptRequest = {
       repository: scan.name,
-      segments: planned.plan.segments,
+      segments: planned.plan.prompt,
       history: planned.history,
       question: text,
       start: effort === "off" ? "closed" : "open",
@@ -293,6 +295,10 @@ class Question {
           this.#reasoning += text;
           this.sink({ type: "reasoning", text, tokens });
         },
+        read: () => {
+          // Beside the answer: what is kept of it is for the next process.
+          if (this.#plan !== null) void this.dependencies.context.markRead(this.#plan);
+        },
         answer: (text) => {
           this.#answer += text;
           this.sink({ type: "answer", text });
@@ -315,7 +321,8 @@ class Question {
     this.sink({ type: "phase", phase: "checking" });
     await assertStillThere(context);
     const known = scan.files.map(({ path }) => path);
-    const citations = checkCitations(this.#answer, { repository: scan.name, packed, known });
+    const replaced = earlierTexts(this.#plan);
+    const citations = checkCitations(this.#answer, { repository: scan.name, packed, known, replaced });
     const byPath = new Map(packed.map((file) => [file.path, file]));
     const cited = new Set(citations.map(({ path }) => path));
     const stale = new Set<string>();
@@ -323,7 +330,10 @@ class Question {
       const read = byPath.get(path);
       if (read !== undefined && !(await scan.isCurrent(read.file, read.text))) stale.add(path);
     }
-    this.#citations = citations.map((citation) => ({ ...citation, stale: stale.has(citation.path) }));
+    this.#citations = citations.map((citation) => ({
+      ...citation,
+      stale: citation.stale || stale.has(citation.path),
+    }));
     this.sink({ type: "citations", citations: this.#citations });
     if (refusal.name === undefined) return;
     this.#refusal = await checkRefusal(refusal.name, scan, refusal.readPaths, this.signal);
@@ -333,6 +343,12 @@ class Question {
   #signalOption(): { signal?: AbortSignal } {
     return this.signal === undefined ? {} : { signal: this.signal };
   }
+}
+
+/** What the model read besides the newest texts: old copies of files that changed. */
+function earlierTexts(plan: ContextPlan | null): readonly PackedText[] {
+  const newest = new Set(plan?.segments.map(({ text }) => text));
+  return (plan?.prompt ?? []).flatMap(({ file }) => (file === null || newest.has(file.text) ? [] : [file]));
 }
 
 async function assertStillThere(context: RepositoryContext): Promise<void> {

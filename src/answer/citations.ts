@@ -9,8 +9,10 @@ import type { PackedText, QuotePlace } from "./quotes";
 
 export interface CitationSources {
   readonly repository: string;
-  /** The files that the model read. */
+  /** The files that the model read, with their newest text. */
   readonly packed: readonly PackedText[];
+  /** Earlier texts that it read too: no sources, but a quote that stands only there is told from one that stands nowhere. */
+  readonly replaced?: readonly PackedText[];
   /** All paths of the repository that are text, packed or not. */
   readonly known: readonly string[];
 }
@@ -28,10 +30,14 @@ interface Place {
 }
 const nowhere: Place = { path: "", startLine: 0, endLine: 0, status: "not-found", candidates: 0 };
 
-/** In the order of the answer. `stale` is false throughout: whether files changed since is for the caller to find out. */
+/**
+ * In the order of the answer. `stale`: a quote was not found but in an earlier text of `path`; whether files changed since is for
+ * the caller to find out.
+ */
 export function checkCitations(answer: string, sources: CitationSources): Citation[] {
   const markup = readMarkup(answer);
   const quotes = new QuoteIndex(sources.packed);
+  const earlier = new QuoteIndex(sources.replaced ?? []);
   const names = new PathNames(sources);
   const mentions = markup.paths.filter((path) => names.isMeant(path));
   const naming = new Map<AnswerPath, Place>();
@@ -42,7 +48,9 @@ export function checkCitations(answer: string, sources: CitationSources): Citati
     const named = mention?.name ?? block.named;
     const place = placeBlock(block, named, mention?.startLine ?? 0, names, quotes);
     if (mention !== undefined && isBetter(place, naming.get(mention))) naming.set(mention, place);
-    found.push(citation("block", block, place, named, names));
+    const cited = citation("block", block, place, named, names);
+    const old = place.status === "not-found" ? placeBlock(block, named, 0, names, earlier).path : "";
+    found.push(old === "" ? cited : { ...cited, path: old, stale: true });
   }
   for (const mention of mentions) {
     // A path that introduces a quote stands for the quote's place: a link to the named file would lead to the wrong one.

@@ -20,6 +20,8 @@ export interface GenerationRequest {
 export interface GenerationSink {
   readonly phase: (phase: "reading" | "reasoning" | "answering") => void;
   readonly reading: (progress: ReadingProgress) => void;
+  /** The prompt has been read to its end. */
+  readonly read: () => void;
   /** The new text and the tokens since the last call. */
   readonly reasoning: (text: string, tokens: number) => void;
   readonly answer: (text: string) => void;
@@ -57,6 +59,7 @@ export async function generateAnswer(
 ): Promise<Generated> {
   const { repository } = request;
   const sync = await read(request.prompt, repository, engine, sink, signal);
+  sink.read();
   const limit = request.effort === "low" ? lowEffortReasoningTokens : Number.POSITIVE_INFINITY;
   const first = new Pass(sink, request.prompt.start === "open", limit);
   const done = await first.generate(engine, request, request.maxTokens, signal);

@@ -28,6 +28,8 @@ export interface QuestionToPlan {
   readonly choices?: FileChoices;
   /** Less room for files than the window leaves; more is cut to that. */
   readonly budgetTokens?: number;
+  /** See ContextRequest. */
+  readonly rebase?: boolean;
 }
 
 /** How the window is shared when this is asked, with as much of the conversation as has room. */
@@ -49,7 +51,7 @@ export async function shareForQuestion(
 
 /** Shares the window between files, question and conversation, and plans the files. */
 export async function planQuestion(
-  { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens }: QuestionToPlan,
+  { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens, rebase = false }: QuestionToPlan,
   context: AskDependencies["context"],
   engine: EnginePort,
   scan: RepositoryScan,
@@ -68,6 +70,7 @@ export async function planQuestion(
       scope,
       pinned,
       choices,
+      rebase,
     },
     signal,
   );

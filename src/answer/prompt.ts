@@ -1,7 +1,7 @@
 // Owns: the chat format of this model family, byte for byte (it was trained on exactly this), and where the prompt is cut into
 // pieces. Must never turn text of a file, a question or an answer into a special token.
-import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "../context/segment";
-import type { ContextSegment } from "../context/segment";
+import { fileCloseTag, fileOpenTag, fileSeparator, oneLine, segmentBody } from "../context/segment";
+import type { PromptSegment } from "../context/segment";
 import type { Prompt, PromptPart, PromptPiece } from "../protocol/engine";
 
 export const systemText = "You answer questions about the repository below. Name the file and quote the code exactly.";
@@ -14,7 +14,7 @@ export interface HistoryTurn {
 
 export interface PromptRequest {
   readonly repository: string;
-  readonly segments: readonly Pick<ContextSegment, "path" | "text" | "kind">[];
+  readonly segments: readonly PromptSegment[];
   readonly history: readonly HistoryTurn[];
   readonly question: string;
   /** What the answer begins with; see {@link AnswerStart}. */
@@ -33,17 +33,29 @@ const text = (characters: string): PromptPart => ({ text: characters });
 const role = (name: string): PromptPart[] => [special("<role>"), text(name), special("</role>")];
 const endOfRole = special("<|role_end|>");
 
-/** Cut before each file, after the base's last file and after the last file of all. What follows the base never changes its bytes. */
+/**
+ * Cut before each file and each delta, after the base's last file and after the last file of all. What follows the base never
+ * changes its bytes, nor does what follows a delta change those before.
+ */
 export function buildPrompt(request: PromptRequest): Prompt {
-  const base = request.segments.filter(({ kind }) => kind === "base");
+  const standing = standingPieces(request);
   const supplement = request.segments.filter(({ kind }) => kind === "supplement");
-  const head: PromptPiece = { parts: headParts(request.repository) };
-  const basePieces = [head, ...base.map((file, index) => filePiece(file, index < base.length - 1))];
-  const supplementPieces = supplement.map((file, index) => filePiece(file, index < supplement.length - 1));
-  const joint: PromptPiece[] = base.length > 0 && supplement.length > 0 ? [{ parts: [text(fileSeparator)] }] : [];
+  const supplementPieces = supplement.map((segment, index) => segmentPiece(segment, index < supplement.length - 1));
+  const isJoined = standing.pieces.length > 1 && supplement.length > 0;
+  const joint: PromptPiece[] = isJoined ? [{ parts: [text(fileSeparator)] }] : [];
+  return { ...standing, pieces: [...standing.pieces, ...joint, ...supplementPieces, { parts: tailParts(request) }] };
+}
+
+/** What all questions about a repository have in common: the beginning of their prompts, to be read before one is asked. */
+export function standingPieces({ repository, segments }: Pick<PromptRequest, "repository" | "segments">): Prompt {
+  const base = segments.filter(({ kind }) => kind === "base");
+  const deltas = segments.filter(({ kind }) => kind === "delta");
+  const head: PromptPiece = { parts: headParts(repository) };
+  const basePieces = [head, ...base.map((segment, index) => segmentPiece(segment, index < base.length - 1))];
   return {
-    pieces: [...basePieces, ...joint, ...supplementPieces, { parts: tailParts(request) }],
+    pieces: [...basePieces, ...deltas.map((segment) => segmentPiece(segment, false))],
     basePieces: basePieces.length,
+    deltaPieces: deltas.length,
   };
 }
 
@@ -62,9 +74,11 @@ function headParts(repository: string): PromptPart[] {
   ];
 }
 
-function filePiece(file: { readonly path: string; readonly text: string }, isFollowed: boolean): PromptPiece {
-  const parts = [special(fileOpenTag), text(segmentBody(file.path, file.text)), special(fileCloseTag)];
-  return { parts: isFollowed ? [...parts, text(fileSeparator)] : parts };
+function segmentPiece({ note, file }: PromptSegment, isFollowed: boolean): PromptPiece {
+  const parts = note === "" ? [] : [text(note)];
+  if (file !== null) parts.push(special(fileOpenTag), text(segmentBody(file.path, file.text)), special(fileCloseTag));
+  if (isFollowed) parts.push(text(fileSeparator));
+  return { parts };
 }
 
 function tailParts({ history, question, start }: PromptRequest): PromptPart[] {
@@ -84,8 +98,4 @@ function startParts(start: AnswerStart): PromptPart[] {
   if (start === "open") return [];
   const reasoning = start === "closed" ? "" : start.reasoning;
   return [special("<think>"), text(`\n${reasoning}\n`), special("</think>"), text("\n\n")];
-}
-
-function oneLine(name: string): string {
-  return name.replace(/\p{Cc}+/gu, " ");
 }

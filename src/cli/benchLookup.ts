@@ -107,7 +107,7 @@ async function promptsOf(
   const prompts: Prompt[] = [];
   for (const text of texts) {
     const { plan } = await planQuestion({ text, history: [], scope: [], pinned: [] }, context, engine, scan, info);
-    prompts.push(buildPrompt({ repository: scan.name, segments: plan.segments, history: [], question: text, start }));
+    prompts.push(buildPrompt({ repository: scan.name, segments: plan.prompt, history: [], question: text, start }));
   }
   return prompts;
 }

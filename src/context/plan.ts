@@ -2,21 +2,26 @@
 // in and what is not. Must never leave a file out without saying why.
 import type { DropReason, FileChoices, KeepReason, PlannedFile, PlanSummary } from "../protocol/qa";
 import { inScope } from "./basePlan";
-import type { BasePlan } from "./basePlan";
 import { choiceLookup } from "./choices";
 import type { ScannedFile } from "./contentCache";
 import type { FileFacts } from "./fileFacts";
 import type { RepositoryScan } from "./scan";
 import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
-import type { ContextSegment } from "./segment";
+import type { ContextSegment, PromptSegment } from "./segment";
 import { sha256Hex } from "./sha256";
+import type { StandingBase } from "./standingBase";
 import type { WantedFiles } from "./supplement";
 import type { CountedFile, TokenCounts } from "./tokenCounts";
 import { windowFit } from "./windowFit";
 
 export interface ContextPlan {
-  /** The base, then the supplement: its last file is the one the question needs most. */
+  /**
+   * The files that are read, with their newest text: the base, then the supplement, whose last file is the one that the question
+   * needs most. Of a file in both, the later holds. Answers are checked against these.
+   */
   readonly segments: readonly ContextSegment[];
+  /** What stands in the prompt, old copies included: the base as it was read, what became of it since, and the supplement. */
+  readonly prompt: readonly PromptSegment[];
   readonly budgetTokens: number;
   /** Every file read or dropped, in that order. Folders end with "/". */
   readonly files: readonly PlannedFile[];
@@ -30,7 +35,7 @@ export interface ContextPlan {
 export interface PlanRequest {
   readonly scan: RepositoryScan;
   readonly counts: TokenCounts;
-  readonly base: BasePlan;
+  readonly base: StandingBase;
   readonly wanted: WantedFiles;
   /** Paths that the user asked to be read. */
   readonly pinned: readonly string[];
@@ -48,13 +53,15 @@ interface Chosen extends CountedFile {
 }
 
 export async function planContext(request: PlanRequest, signal?: AbortSignal): Promise<ContextPlan> {
-  const { scan, counts, base, wanted, availableTokens } = request;
+  const { scan, counts, base, wanted } = request;
+  const availableTokens = request.availableTokens - base.lostTokens;
   const pinned = filesAt(scan, request.pinned);
   const required = unique([...pinned, ...wanted.required]);
   const inBase = new Set(base.files.filter(({ mode }) => mode === "full").map(({ file }) => file));
-  const missing = required.filter((file) => !inBase.has(file));
   const needed = base.files.filter(({ file }) => required.includes(file));
-  const additions = fitting(await counts.files(scan, missing, signal), availableTokens - tokensOf(needed));
+  // Of a file with an old copy the newest is read once more: a model answers from the text of which it has read more.
+  const asked = required.filter((file) => !inBase.has(file) || base.outdated.has(file));
+  const additions = fitting(await counts.files(scan, asked, signal), availableTokens - tokensOf(needed));
   const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
   const left = availableTokens - tokensOf(kept) - tokensOf(additions);
   const packed = new Set([...kept, ...additions].filter(({ mode }) => mode === "full").map(({ file }) => file));
@@ -74,7 +81,8 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
     ...ranked.map((item) => segment(scan, item, "base")),
     ...supplement.map((item) => segment(scan, item, "supplement")),
   ]);
-  return account(request, segments);
+  const prompt = [...base.prompt(new Set(kept.map(({ file }) => file))), ...supplement.map(supplementSegment)];
+  return account(request, segments, prompt);
 }
 
 /** Paths that are not text of this repository any more are passed over. */
@@ -120,7 +128,15 @@ async function segment(scan: RepositoryScan, item: Chosen, kind: ContextSegment[
   return { file, path: file.path, text, tokens, mode, source, kind, reason };
 }
 
-async function account(request: PlanRequest, segments: readonly ContextSegment[]): Promise<ContextPlan> {
+function supplementSegment({ file, text }: CountedFile): PromptSegment {
+  return { kind: "supplement", note: "", file: { path: file.path, text } };
+}
+
+async function account(
+  request: PlanRequest,
+  segments: readonly ContextSegment[],
+  prompt: readonly PromptSegment[],
+): Promise<ContextPlan> {
   const { scan, counts, budgetTokens } = request;
   const facts = counts.facts;
   const files = readFiles(segments);
@@ -136,12 +152,13 @@ async function account(request: PlanRequest, segments: readonly ContextSegment[]
     const isReadable = isWanted && scan.setAside.some((file) => file.path === path);
     files.push({ path, tokens: 0, mode: "dropped", reason: isReadable ? "over-budget" : reason });
   }
-  const base = segments.filter(({ kind }) => kind === "base");
-  const baseText = base
-    .map(({ path, text }) => fileOpenTag + segmentBody(path, text) + fileCloseTag)
+  const baseText = prompt
+    .filter(({ kind }) => kind === "base")
+    .map(({ file }) => (file === null ? "" : fileOpenTag + segmentBody(file.path, file.text) + fileCloseTag))
     .join(fileSeparator);
   return {
     segments,
+    prompt,
     budgetTokens,
     files,
     flagged: segments
@@ -151,14 +168,14 @@ async function account(request: PlanRequest, segments: readonly ContextSegment[]
       budgetTokens,
       readFiles: read.size,
       totalFiles: scan.files.filter((file) => !facts.isSecret(file)).length,
-      readTokens: tokensOf(segments),
+      readTokens: tokensOf(segments) + request.base.lostTokens,
       ...windowFit(files, scan.files, (file) => counts.known(file), budgetTokens),
     },
     prefixKey: await sha256Hex(baseText),
   };
 }
 
-/** Once a path, though the outline of a file may stand in the base and the whole of it in the supplement. */
+/** Once a path, though the outline of a file or an old copy may stand in the base and the whole of it in the supplement. */
 function readFiles(segments: readonly ContextSegment[]): PlannedFile[] {
   const byPath = new Map<string, PlannedFile>();
   for (const { path, tokens, mode, reason } of segments) {

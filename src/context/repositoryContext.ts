@@ -7,6 +7,7 @@ import type { BasePlan, Ranking } from "./basePlan";
 import { choiceLookup } from "./choices";
 import { FileFacts } from "./fileFacts";
 import type { FactSources, LearnOptions } from "./fileFacts";
+import type { LayoutStore } from "./layoutStore";
 import { planContext } from "./plan";
 import type { ContextPlan } from "./plan";
 import type { RepoReader } from "./repoReader";
@@ -14,6 +15,8 @@ import { Scanner } from "./scan";
 import type { RepositoryScan, ScanLimits, ScanOptions } from "./scan";
 import { cutShards } from "./shards";
 import type { ShardCut } from "./shards";
+import { StandingBases } from "./standingBase";
+import type { StandingBase } from "./standingBase";
 import { wantedFiles } from "./supplement";
 import { TokenCounts } from "./tokenCounts";
 import type { CountTokens } from "./tokenCounts";
@@ -33,11 +36,15 @@ export interface ContextRequest {
   readonly choices?: FileChoices;
   /** Without it, "complete". */
   readonly ranking?: Ranking;
+  /** The moment is idle: changed files move to the end of the base, where their newest text takes the place of old copies. */
+  readonly rebase?: boolean;
 }
 
 export interface ContextOptions extends FactSources {
   readonly cacheBytes?: number;
   readonly limits?: Partial<ScanLimits>;
+  /** Where the base as it was read outlives the process; without it, the next process begins with a new one. */
+  readonly layouts?: LayoutStore | undefined;
 }
 
 /** Share of the budget kept free for files that a question names. */
@@ -51,12 +58,16 @@ export class RepositoryContext {
   #counts: { readonly model: string; readonly counts: TokenCounts } | undefined;
   #base: { readonly key: string; readonly scan: RepositoryScan; readonly plan: BasePlan } | undefined;
 
+  readonly #bases: StandingBases;
+  readonly #standing = new WeakMap<ContextPlan, StandingBase>();
+
   constructor(
     readonly reader: RepoReader,
     options: ContextOptions = {},
   ) {
     this.#scanner = new Scanner(reader, options);
     this.#facts = new FileFacts(options);
+    this.#bases = new StandingBases(options.layouts);
   }
 
   /** The last scan and plan, for what is shown between questions. */
@@ -65,6 +76,17 @@ export class RepositoryContext {
   }
   get lastPlan(): ContextPlan | undefined {
     return this.#plan;
+  }
+
+  /** Files that were changed, moved or deleted since the model read them, as of the last plan. */
+  get stale(): readonly string[] {
+    return this.#bases.stale;
+  }
+
+  /** The model has read this plan's base. Resolves when the next process will know. */
+  async markRead(plan: ContextPlan): Promise<void> {
+    const base = this.#standing.get(plan);
+    if (base !== undefined) await this.#bases.markRead(base);
   }
 
   async scan(options?: ScanOptions): Promise<RepositoryScan> {
@@ -84,7 +106,13 @@ export class RepositoryContext {
     if (files.length === 0 && pinned.length === 0) throw failure("repository-empty", scan.name);
     const counts = this.#countsFor(request);
     const reserveTokens = Math.floor(budgetTokens * reserveShare);
-    const base = await this.#baseFor(scan, counts, { ...request, reserveTokens }, signal);
+    const { model, rebase = false } = request;
+    const fresh = await this.#baseFor(scan, counts, { ...request, reserveTokens }, signal);
+    const key = JSON.stringify({ budgetTokens, scope, choices: Object.entries(choices).sort() });
+    const base = await this.#bases.update(
+      { scan, counts, fresh, model, key, scope, budgetTokens, reserveTokens, rebase },
+      signal,
+    );
     const choiceOf = choiceLookup(choices);
     // What the user wants outlined or out of the prompt, no question brings in.
     const offered = files.filter(({ path }) => !["out", "outline"].includes(choiceOf(path) ?? ""));
@@ -94,6 +122,7 @@ export class RepositoryContext {
       { scan, counts, base, wanted, pinned, scope, choices, budgetTokens, availableTokens, reserveTokens },
       signal,
     );
+    this.#standing.set(this.#plan, base);
     return this.#plan;
   }
 

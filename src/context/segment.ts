@@ -1,5 +1,6 @@
 // Owns: how one file stands in the prompt, and what that costs. The tags are added tokens of models that have them.
 import type { KeepReason } from "../protocol/qa";
+import type { Change } from "./baseLayout";
 import type { ScannedFile } from "./contentCache";
 
 export const fileOpenTag = '<file path="';
@@ -33,4 +34,32 @@ export function segmentBody(path: string, text: string): string {
 /** The packed text of a file of which only the outline is read. */
 export function outlineBody(outline: string): string {
   return `${outlineNotice}\n${outline}`;
+}
+
+/** What stands between the head of a prompt and its question: a file, or what became of one. */
+export interface PromptSegment {
+  readonly kind: "base" | "delta" | "supplement";
+  /** Of a delta, what stands before the file: everything since the piece before. Else "". */
+  readonly note: string;
+  readonly file: { readonly path: string; readonly text: string } | null;
+}
+
+export function deltaSegment(change: Change): PromptSegment {
+  const kind = "delta";
+  switch (change.change) {
+    case "text": {
+      const { path, text } = change.file;
+      const note = change.replaces ? `\n\nThe file ${oneLine(path)} was changed. It now reads:\n` : fileSeparator;
+      return { kind, note, file: { path, text } };
+    }
+    case "gone":
+      return { kind, note: `\n\nThe file ${oneLine(change.path)} was deleted.`, file: null };
+    case "moved":
+      return { kind, note: `\n\nThe file ${oneLine(change.path)} is now ${oneLine(change.to)}.`, file: null };
+  }
+}
+
+/** A name of a repository must not look like several lines of the prompt. */
+export function oneLine(name: string): string {
+  return name.replace(/\p{Cc}+/gu, " ");
 }

@@ -57,9 +57,28 @@ export class TokenCounts {
     );
   }
 
+  /** Of files as they once were. */
+  async copies(
+    files: readonly { readonly path: string; readonly text: string }[],
+    signal?: AbortSignal,
+  ): Promise<readonly number[]> {
+    const tagTokens = await this.#tags(signal);
+    const counts = await this.texts(
+      files.map(({ path, text }) => segmentBody(path, text)),
+      signal,
+    );
+    return counts.map((tokens) => tokens + tagTokens);
+  }
+
   /** 0 when the file was never counted in that form. */
   known(file: ScannedFile, mode: PackedMode = "full"): number {
     return this.#byFile[mode].get(file) ?? 0;
+  }
+
+  /** Counted as plain text: exact for models without these added tokens, a few tokens too many for those that have them. */
+  async #tags(signal: AbortSignal | undefined): Promise<number> {
+    this.#tagTokens ??= sum(await this.count([fileOpenTag, fileCloseTag, fileSeparator], signal));
+    return this.#tagTokens;
   }
 
   async #texts(
@@ -78,15 +97,14 @@ export class TokenCounts {
   }
 
   async #counted(items: readonly Packed[], signal: AbortSignal | undefined): Promise<CountedFile[]> {
-    // Counted as plain text: exact for models without these added tokens, a few tokens too many for those that have them.
-    this.#tagTokens ??= sum(await this.count([fileOpenTag, fileCloseTag, fileSeparator], signal));
+    const tagTokens = await this.#tags(signal);
     const uncounted = items.filter(({ file, mode }) => !this.#byFile[mode].has(file));
     const counts = await this.texts(
       uncounted.map(({ file, text }) => segmentBody(file.path, text)),
       signal,
     );
     for (const [index, { file, mode }] of uncounted.entries()) {
-      this.#byFile[mode].set(file, (counts[index] ?? 0) + this.#tagTokens);
+      this.#byFile[mode].set(file, (counts[index] ?? 0) + tagTokens);
     }
     return items.map((item) => ({ ...item, tokens: this.known(item.file, item.mode) }));
   }

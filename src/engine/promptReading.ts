@@ -1,6 +1,6 @@
 // Owns: reading a prompt into a session from the longest state that is kept, in steps after which one is kept.
 // Must never fail because a state cannot be kept or restored: then more is read (house invariant 8).
-import type { ModelInfo, Prompt, SyncDone } from "../protocol/engine";
+import type { ModelInfo, SyncDone } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import type { NativeModel } from "./addonTypes";
 import type { HeldSession } from "./heldSession";
@@ -12,6 +12,7 @@ import type { SnapshotStore } from "./snapshotStore";
 import { SnapshotWriter } from "./snapshotWriter";
 import type { Line } from "./snapshotWriter";
 import { stopsOf, tokensBetweenStops } from "./stops";
+import type { PromptEnds } from "./stops";
 
 /** Fewer tokens are read again as soon as their state has come from a disk. */
 const leastRestoredTokens = 256;
@@ -19,12 +20,10 @@ const leastRestoredTokens = 256;
 /** A prompt as tokens, and whose it is. */
 export interface TokenPrompt {
   readonly tokens: Int32Array;
-  /** Where each piece of the prompt ends. */
-  readonly ends: readonly number[];
-  readonly basePieces: Prompt["basePieces"];
+  readonly ends: PromptEnds;
   /** "": its states stay in memory. */
   readonly repository: string;
-  /** The next question begins as this one does, so the end of its base is kept whatever else is read meanwhile. */
+  /** The next question begins as this one does, so the end of its base with the deltas is kept whatever is read meanwhile. */
   readonly isConversation: boolean;
 }
 
@@ -70,15 +69,15 @@ export class PromptReading {
 
   async read(session: HeldSession, prompt: TokenPrompt, steps: ReadingSteps): Promise<SyncDone> {
     const startedMs = performance.now();
-    const { tokens, ends, basePieces, repository, isConversation } = prompt;
-    const baseTokens = ends[basePieces - 1] ?? 0;
+    const { tokens, ends, repository, isConversation } = prompt;
+    const baseTokens = ends.base.at(-1) ?? 0;
     const identity = this.#disk?.model.identity ?? "";
     const line: Line = { tokens, keys: prefixKeys(`${identity}\n${repository}`, tokens), label: repository };
-    if (isConversation) this.#snapshots.protect(keyAt(line.keys, boundaryAt(baseTokens)));
+    if (isConversation) this.#snapshots.protect(keyAt(line.keys, boundaryAt(ends.deltas.at(-1) ?? baseTokens)));
     const kept = await this.#longestKept(session, line, repository !== "");
     const advanced = steps.begin(kept);
     let reusedTokens: number | null = null;
-    for (const stop of stopsOf(ends.slice(0, basePieces), baseTokens, tokens.length, this.#betweenStops)) {
+    for (const stop of stopsOf(ends, this.#betweenStops)) {
       const isEnd = stop === tokens.length;
       // Reading to a stop that lies behind would throw away what the session holds.
       if (!isEnd && (boundaryAt(stop) <= kept || this.#snapshots.has(keyAt(line.keys, boundaryAt(stop)) ?? "")))

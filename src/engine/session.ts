@@ -23,6 +23,7 @@ import { checkLength, PromptReading } from "./promptReading";
 import { Pacer, PromptTokens, unwrap } from "./promptTokens";
 import type { SnapshotModel } from "./snapshotFile";
 import type { SnapshotStore } from "./snapshotStore";
+import { endsOf } from "./stops";
 
 const progressMs = 100;
 const snapshotShareOfMemory = 1 / 8;
@@ -172,7 +173,7 @@ export class ModelSession {
     const running = new Map([[session, held.native]]);
     return reading.read(
       held,
-      { tokens, ends, basePieces: prompt.basePieces, repository, isConversation: session === mainSession },
+      { tokens, ends: endsOf(prompt, ends), repository, isConversation: session === mainSession },
       {
         run: (start) => this.#native(running, call, start),
         begin: (reusedTokens) => progressOf(tokens.length, reusedTokens, call),

@@ -59,6 +59,8 @@ export interface Prompt {
   readonly pieces: readonly PromptPiece[];
   /** Index of the first piece that does not belong to the repository's base: a snapshot is kept for what stands before it. */
   readonly basePieces: number;
+  /** So many pieces behind the base tell what became of it since: a snapshot is kept for the end of each. Absent: none. */
+  readonly deltaPieces?: number;
 }
 
 export interface LoadRequest {

@@ -31,7 +31,7 @@ import type {
 } from "./engine";
 import { errorFieldCharacters, errorKinds } from "./errors";
 import type { RingsideError } from "./errors";
-import { choice, decimal, integer, list, object, tagged, text, truth } from "./fields";
+import { choice, decimal, integer, list, object, optional, tagged, text, truth } from "./fields";
 import type { Check } from "./fields";
 
 export const maxTextsPerRequest = 100_000;
@@ -118,8 +118,11 @@ const prompt: Check<Prompt> = (value, field) => {
   const checked = object<Prompt>({
     pieces: list(maxTextsPerRequest, promptPiece),
     basePieces: integer(0, maxTextsPerRequest),
+    deltaPieces: optional(integer(0, maxTextsPerRequest)),
   })(value, field);
-  integer(0, checked.pieces.length)(checked.basePieces, `${field}.basePieces`);
+  const { pieces, basePieces, deltaPieces = 0 } = checked;
+  integer(0, pieces.length)(basePieces, `${field}.basePieces`);
+  integer(0, pieces.length - basePieces)(deltaPieces, `${field}.deltaPieces`);
   return checked;
 };
 

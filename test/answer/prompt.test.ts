@@ -2,16 +2,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { buildPrompt } from "../../src/answer/prompt";
+import { buildPrompt, standingPieces } from "../../src/answer/prompt";
 import type { PromptRequest } from "../../src/answer/prompt";
+import { deltaSegment } from "../../src/context/segment";
+import type { PromptSegment } from "../../src/context/segment";
 import type { Prompt, PromptPiece } from "../../src/protocol/engine";
+
+const standing = (path: string, text: string, kind: "base" | "supplement"): PromptSegment => ({
+  kind,
+  note: "",
+  file: { path, text },
+});
 
 const base: PromptRequest = {
   repository: "demo",
-  segments: [
-    { path: "a.ts", text: "let a;", kind: "base" },
-    { path: "b/c.ts", text: "let b;\n\nlet c;", kind: "base" },
-  ],
+  segments: [standing("a.ts", "let a;", "base"), standing("b/c.ts", "let b;\n\nlet c;", "base")],
   history: [],
   question: "Where is `a`?",
   start: "open",
@@ -36,8 +41,11 @@ test("the whole prompt", () => {
 });
 
 test("the base ends right after its last file, whatever follows", () => {
-  const extra = { path: "d.ts", text: "let d;", kind: "supplement" } as const;
-  const withExtra = buildPrompt({ ...base, segments: [...base.segments, extra, { ...extra, path: "e.ts" }] });
+  const extra = standing("d.ts", "let d;", "supplement");
+  const withExtra = buildPrompt({
+    ...base,
+    segments: [...base.segments, extra, standing("e.ts", "let d;", "supplement")],
+  });
   assert.equal(before(buildPrompt(base)), head + files);
   assert.equal(before(withExtra), head + files);
   assert.deepEqual(withExtra.pieces.slice(0, withExtra.basePieces), buildPrompt(base).pieces.slice(0, 3));
@@ -47,8 +55,31 @@ test("the base ends right after its last file, whatever follows", () => {
   );
 });
 
+test("deltas stand behind the base, each changing no byte before it, and the supplement behind them", () => {
+  const file = { path: "a.ts", text: "let a = 1;", mode: "full", tokens: 9 } as const;
+  const deltas = [
+    deltaSegment({ change: "text", file, replaces: true }),
+    deltaSegment({ change: "moved", path: "b/c.ts", to: "b/d\n.ts" }),
+    deltaSegment({ change: "gone", path: "e.ts" }),
+    deltaSegment({ change: "text", file: { ...file, path: "f.ts" }, replaces: false }),
+  ];
+  const extra = standing("d.ts", "let d;", "supplement");
+  const prompt = buildPrompt({ ...base, segments: [...base.segments, ...deltas, extra] });
+  const said =
+    '\n\nThe file a.ts was changed. It now reads:\n<file path="a.ts">\nlet a = 1;\n</file>' +
+    "\n\nThe file b/c.ts is now b/d .ts." +
+    "\n\nThe file e.ts was deleted." +
+    '\n<file path="f.ts">\nlet a = 1;\n</file>';
+  assert.equal(all(prompt), head + files + said + '\n<file path="d.ts">\nlet d;\n</file>' + tail);
+  assert.deepEqual([prompt.basePieces, prompt.deltaPieces], [3, 4]);
+  for (const [count] of deltas.entries()) {
+    const less = standingPieces({ ...base, segments: [...base.segments, ...deltas.slice(0, count)] });
+    assert.deepEqual(less.pieces, prompt.pieces.slice(0, 3 + count));
+  }
+});
+
 test("pieces are cut before each file and after the last one; each run of text is one part", () => {
-  const extra = { path: "d.ts", text: "let d;", kind: "supplement" } as const;
+  const extra = standing("d.ts", "let d;", "supplement");
   const { pieces } = buildPrompt({ ...base, segments: [...base.segments, extra] });
   const opens = pieces.filter(({ parts }) =>
     parts.some((part) => "special" in part && part.special === '<file path="'),
@@ -104,11 +135,11 @@ const hostile = fc.array(spelling, { maxLength: 8 }).map((parts) => parts.join("
 test("property: no text of file, path, question, answer or repository becomes a special token", () => {
   fc.assert(
     fc.property(hostile, hostile, hostile, hostile, hostile, (path, text, question, answer, repository) => {
-      const request = { ...base, segments: [{ path, text, kind: "base" as const }], question, repository };
+      const request = { ...base, segments: [standing(path, text, "base")], question, repository };
       const specials = (prompt: Prompt): string[] =>
         prompt.pieces.flatMap(({ parts }) => parts).flatMap((part) => ("special" in part ? [part.special] : []));
       const history = [{ question: answer, answer }];
-      const harmless = { ...base, segments: [{ path: "a", text: "b", kind: "base" as const }] };
+      const harmless = { ...base, segments: [standing("a", "b", "base")] };
       assert.deepEqual(
         specials(buildPrompt({ ...request, history })),
         specials(buildPrompt({ ...harmless, history: [{ question: "q", answer: "a" }] })),

@@ -40,7 +40,13 @@ export class MemoryRepository implements RepoReader {
   }
 
   write(file: string, content: string, modifiedMs: number): void {
+    if (!this.files.has(file)) this.#listed = undefined;
     this.files.set(file, { content: new TextEncoder().encode(content), modifiedMs });
+  }
+
+  remove(file: string): void {
+    this.files.delete(file);
+    this.#listed = undefined;
   }
 
   readDirectory(directory: string): Promise<readonly RepoEntry[]> {
