@@ -5,6 +5,7 @@ import * as path from "node:path";
 import { ask, defaultShardTokens } from "../answer/ask";
 import type { AskDependencies, AskInput, AskOutcome } from "../answer/ask";
 import { RepositoryContext } from "../context/repositoryContext";
+import { layoutsIn } from "../engine/client";
 import { failure } from "../protocol/errors";
 import { choiceOption, integerOption, loadRequest, modelHelp, modelOptions, numberOption } from "./arguments";
 import { parseCommand, UsageError } from "./arguments";
@@ -12,6 +13,7 @@ import { AskScreen } from "./askScreen";
 import { DiskRepository } from "./diskRepository";
 import { withEngine } from "./engine";
 import { planJson, withoutSlashes } from "./pack";
+import { places } from "./places";
 import { writeOut } from "./standardStreams";
 import { wordError } from "./words";
 
@@ -72,9 +74,10 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
   };
   const questions = await readQuestions(positionals[0], values.questions);
   const folder = path.resolve(values.repo ?? ".");
-  const context = new RepositoryContext(new DiskRepository(folder));
   const keepsSnapshots = values["no-snapshots"] !== true;
   const repository = keepsSnapshots ? folder : "";
+  const layouts = keepsSnapshots ? layoutsIn(places.snapshots, folder) : undefined;
+  const context = new RepositoryContext(new DiskRepository(folder), { layouts });
   return withEngine(
     (engine) =>
       answerAll(

@@ -166,7 +166,7 @@ export class StandingBases {
 export class StandingBase {
   /** With their newest texts, in the order of their first copies; a file's tokens are those of all its copies. */
   readonly files: readonly CountedFile[];
-  /** Those of which an old copy stands in the prompt. */
+  /** Those of which an old copy stands in the prompt, or one under an old path. */
   readonly outdated: ReadonlySet<ScannedFile>;
   /** Of copies of files that are no more, and of the words that say so. */
   readonly lostTokens: number;
@@ -182,7 +182,8 @@ export class StandingBase {
     for (const [index, piece] of [...layout.files, ...layout.deltas].entries()) {
       const chain = knowledge.chains[index] ?? -1;
       tokens.set(chain, (tokens.get(chain) ?? 0) + piece.tokens);
-      if ("change" in piece && piece.change === "text" && piece.replaces) replaced.add(chain);
+      if ("change" in piece && (piece.change === "moved" || (piece.change === "text" && piece.replaces)))
+        replaced.add(chain);
     }
     const files = [...knowledge.files].map(([path, { file, chain }]) => ({ ...file, path, chain }));
     files.sort((a, b) => a.chain - b.chain);

@@ -51,6 +51,7 @@ interface Loading {
   waiters: number;
 }
 
+export { layoutsIn } from "./keptLayouts";
 export { clearSnapshots, listSnapshots } from "./keptSnapshots";
 
 export function createEngineClient(options: EngineProcessOptions): EnginePort {

@@ -10,7 +10,8 @@ export const headerBytes = 640;
 const magic = "RINGSNAP";
 const hashBytes = 32;
 const checksumOffset = headerBytes - hashBytes;
-const labelBytes = 256;
+/** Of a repository's name in a header. */
+export const labelBytes = 256;
 
 /** What a file must fit: one model, loaded in one way, on one build. */
 export interface SnapshotModel {
@@ -125,7 +126,7 @@ export function encodeSnapshot(
 }
 
 /** At most `labelBytes` of UTF-8, cut between characters, without the zero that ends it. */
-function shortened(label: string): string {
+export function shortened(label: string): string {
   let cut = "";
   for (const character of label.replaceAll("\0", "")) {
     if (Buffer.byteLength(cut + character) > labelBytes) break;

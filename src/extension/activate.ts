@@ -12,6 +12,7 @@ import { forgetDeleted, registerDeleteAllData } from "./deleteAllData";
 import { EngineAccess } from "./engineAccess";
 import { registerFolderChoice } from "./folders";
 import { installationOf } from "./installation";
+import { workspaceLayouts } from "./layouts";
 import { registerModelCommands } from "./modelCommands";
 import { ModelsTree, registerModelsView } from "./modelsView";
 import { Preparation } from "./preparation";
@@ -31,7 +32,7 @@ export function activate(context: ExtensionContext): void {
   const log = window.createOutputChannel("Ringside", { log: true });
   const installation = installationOf(context);
   const engine = new EngineAccess(installation, log);
-  const repository = new Repository(context.workspaceState);
+  const repository = new Repository(context.workspaceState, workspaceLayouts(installation));
   const preparation = new Preparation(repository, engine, log);
   const conversation = new Conversation(createAsker(repository, engine, preparation), wordError);
   const questions = new Questions(conversation);

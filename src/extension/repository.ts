@@ -2,6 +2,7 @@
 // user limited reading to, and what the user wants of single files and folders. Must never read anything by itself.
 import { EventEmitter, workspace } from "vscode";
 import type { Memento } from "vscode";
+import type { LayoutStore } from "../context/layoutStore";
 import { RepositoryContext } from "../context/repositoryContext";
 import type { FileChoices } from "../protocol/qa";
 import { parseChoices } from "./fileChoices";
@@ -29,12 +30,13 @@ export class Repository implements Disposable {
   readonly onDidChangeScope = this.#scope.event;
   readonly onDidChangeChoices = this.#choicesChanged.event;
 
-  constructor(memory: Memento) {
+  /** `layouts`: where it is kept how the folders were read. */
+  constructor(memory: Memento, layouts?: LayoutStore) {
     this.#memory = memory;
-    this.#open = openRepository();
+    this.#open = openRepository(layouts);
     this.#choices = parseChoices(memory.get<unknown>(choicesKey));
     this.#subscription = workspace.onDidChangeWorkspaceFolders(() => {
-      this.#open = openRepository();
+      this.#open = openRepository(layouts);
       this.#folders.fire();
     });
   }
@@ -81,9 +83,9 @@ export class Repository implements Disposable {
   }
 }
 
-function openRepository(): OpenRepository | null {
+function openRepository(layouts: LayoutStore | undefined): OpenRepository | null {
   const folders = workspace.workspaceFolders ?? [];
   if (folders.length === 0) return null;
   const files = new WorkspaceRepository(folders, workspace.name);
-  return { files, context: new RepositoryContext(files) };
+  return { files, context: new RepositoryContext(files, { layouts }) };
 }
