@@ -77,7 +77,9 @@ export class StandingBases {
     const wanted = await this.#wanted(read?.layout, request, signal);
     const layout = read === undefined ? this.#begun(request, wanted) : await next(read.layout, wanted, request, signal);
     const held = read?.layout === layout ? read : { name, model, layout, knowledge: knowledgeOf(layout) };
-    this.#newest = { name, files: wanted.files };
+    const files = new Map(wanted.files);
+    for (const [path, { file }] of held.knowledge.files) files.set(path, file);
+    this.#newest = { name, files };
     this.#lastScan = scan;
     return new StandingBase(held, sourcesOf(scan, fresh, held.knowledge));
   }

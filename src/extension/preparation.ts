@@ -5,7 +5,7 @@ import { EventEmitter } from "vscode";
 import type { LogOutputChannel } from "vscode";
 import { readingProgress } from "../answer/generation";
 import { planQuestion } from "../answer/preview";
-import { buildPrompt } from "../answer/prompt";
+import { standingPieces } from "../answer/prompt";
 import { suggestQuestions } from "../answer/suggestions";
 import type { ContextPlan } from "../context/plan";
 import type { SyncProgress } from "../protocol/engine";
@@ -166,8 +166,7 @@ export class Preparation implements Disposable {
     if (signal.aborted) return false;
     this.learn(plan);
     if (!reads) return false;
-    const { segments } = plan;
-    const prompt = buildPrompt({ repository: scan.name, segments, history: [], question: "", start: "open" });
+    const prompt = standingPieces({ repository: scan.name, segments: plan.prompt });
     try {
       const onProgress = (progress: SyncProgress): void => this.#engine.noteReading(readingProgress(progress));
       await port.sync(prompt, { repository: repositoryName(), signal, onProgress });
@@ -175,6 +174,7 @@ export class Preparation implements Disposable {
       this.#engine.noteReading(null);
     }
     noteRead();
+    await context.markRead(plan);
     return true;
   }
 

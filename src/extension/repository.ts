@@ -23,6 +23,7 @@ export class Repository implements Disposable {
   readonly #scope = new EventEmitter<void>();
   readonly #choicesChanged = new EventEmitter<void>();
   readonly #subscription: Disposable;
+  readonly #layouts: LayoutStore | undefined;
   #open: OpenRepository | null;
   #choices: FileChoices;
   /** Other folders are open than before: what is remembered is of another repository. */
@@ -33,6 +34,7 @@ export class Repository implements Disposable {
   /** `layouts`: where it is kept how the folders were read. */
   constructor(memory: Memento, layouts?: LayoutStore) {
     this.#memory = memory;
+    this.#layouts = layouts;
     this.#open = openRepository(layouts);
     this.#choices = parseChoices(memory.get<unknown>(choicesKey));
     this.#subscription = workspace.onDidChangeWorkspaceFolders(() => {
@@ -70,7 +72,7 @@ export class Repository implements Disposable {
   /** What was remembered is deleted: everything begins anew. */
   forget(): void {
     this.#choices = parseChoices(this.#memory.get<unknown>(choicesKey));
-    this.#open = openRepository();
+    this.#open = openRepository(this.#layouts);
     this.#folders.fire();
     this.#choicesChanged.fire();
   }

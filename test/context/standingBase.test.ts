@@ -211,49 +211,52 @@ test("property: after any edits the newest text of each file is read last and ch
     { weight: 1, arbitrary: fc.record({ does: fc.constant("restart" as const) }) },
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
-      const repository = repositoryOf(8, 15);
-      const original = new Map([...repository.files].map(([path, { content }]) => [path, content]));
-      const budgetTokens = 2_400;
-      const layouts = memoryStore();
-      let context = new RepositoryContext(repository, { layouts });
-      let before = await read(context, { budgetTokens });
-      let time = 10_000;
-      for (const [index, next] of steps.entries()) {
-        time += 5_000;
-        if (next.does === "edit") repository.write(next.name, code(`edit${String(index)}`, next.lines), time);
-        if (next.does === "remove" && repository.files.size > 1) repository.remove(next.name);
-        if (next.does === "undo") {
-          repository.write(next.name, Buffer.from(original.get(next.name) ?? []).toString("utf8"), time);
-        }
-        const moved = next.does === "move" ? repository.files.get(next.name)?.content : undefined;
-        if (next.does === "move" && moved) {
-          repository.remove(next.name);
-          repository.write(next.to, Buffer.from(moved).toString("utf8"), time);
-        }
-        if (next.does === "restart") context = new RepositoryContext(repository, { layouts });
-        const rebase = next.does === "rebase";
-        const plan = await read(context, { budgetTokens, rebase });
-        assert.deepEqual(context.stale, []);
+    fc.asyncProperty(
+      fc.array(step, { maxLength: 30 }),
+      fc.constantFrom(2_400, 900, 500),
+      async (steps, budgetTokens) => {
+        const repository = repositoryOf(8, 15);
+        const original = new Map([...repository.files].map(([path, { content }]) => [path, content]));
+        const layouts = memoryStore();
+        let context = new RepositoryContext(repository, { layouts });
+        let before = await read(context, { budgetTokens });
+        let time = 10_000;
+        for (const [index, next] of steps.entries()) {
+          time += 5_000;
+          if (next.does === "edit") repository.write(next.name, code(`edit${String(index)}`, next.lines), time);
+          if (next.does === "remove" && repository.files.size > 1) repository.remove(next.name);
+          if (next.does === "undo") {
+            repository.write(next.name, Buffer.from(original.get(next.name) ?? []).toString("utf8"), time);
+          }
+          const moved = next.does === "move" ? repository.files.get(next.name)?.content : undefined;
+          if (next.does === "move" && moved) {
+            repository.remove(next.name);
+            repository.write(next.to, Buffer.from(moved).toString("utf8"), time);
+          }
+          if (next.does === "restart") context = new RepositoryContext(repository, { layouts });
+          const rebase = next.does === "rebase";
+          const plan = await read(context, { budgetTokens, rebase });
+          assert.deepEqual(context.stale, []);
 
-        const newest = new Map(
-          [...repository.files].map(([path, { content }]) => [path, Buffer.from(content ?? []).toString("utf8")]),
-        );
-        const known = readBy(plan.prompt);
-        for (const { path, text } of plan.segments) {
-          assert.equal(text, newest.get(path), "checked against the newest text");
-          assert.equal(known.get(path), text, "the newest text is read last");
+          const newest = new Map(
+            [...repository.files].map(([path, { content }]) => [path, Buffer.from(content ?? []).toString("utf8")]),
+          );
+          const known = readBy(plan.prompt);
+          const packed = new Map(plan.segments.map(({ path, text }) => [path, text]));
+          for (const { path, source } of plan.segments) {
+            assert.equal(source, newest.get(path), "checked against the newest text");
+          }
+          assert.deepEqual(known, packed, "the newest text is read last, and nothing else is left standing");
+          assert.deepEqual(plan.files.map(({ path }) => path).sort(), [...newest.keys()].sort());
+          assert.ok(costOf(plan.prompt) <= budgetTokens, String(costOf(plan.prompt)));
+          assert.equal(costOf(plan.prompt), plan.summary.readTokens);
+          const isSameBase = plan.prefixKey === before.prefixKey;
+          assert.ok(isSameBase || ofKind(plan, "delta").length === 0, "no drift: the base changes by a rebase alone");
+          if (rebase) assert.equal(ofKind(plan, "delta").length, 0);
+          before = plan;
         }
-        for (const [path, text] of known) assert.equal(text, newest.get(path), "nothing else is left standing");
-        assert.deepEqual(plan.files.map(({ path }) => path).sort(), [...newest.keys()].sort());
-        assert.ok(costOf(plan.prompt) <= budgetTokens, String(costOf(plan.prompt)));
-        assert.equal(costOf(plan.prompt), plan.summary.readTokens);
-        const isSameBase = plan.prefixKey === before.prefixKey;
-        assert.ok(isSameBase || ofKind(plan, "delta").length === 0, "no drift: the base changes by a rebase alone");
-        if (rebase) assert.equal(ofKind(plan, "delta").length, 0);
-        before = plan;
-      }
-    }),
+      },
+    ),
     { numRuns: 100 },
   );
 });

@@ -84,8 +84,11 @@ test("50 answers after edits: every citation shown as found points at the newest
     put(folder, `lib/${noun}.js`, source(noun, now));
     if (edit % 10 === 9) await readAhead(dependencies, { rebase: true });
     const outcome = await answered(dependencies, `Show the code of \`${nameOf(verbs[verb] as string, noun)}\``);
-    assert.ok(outcome.plan?.segments.some(({ text }) => text === source(noun, now).trimEnd()));
-    if (outcome.plan.prompt.some(({ kind }) => kind === "delta")) counts.withDelta += 1;
+    assert.ok(
+      outcome.plan?.segments.some(({ text }) => text === source(noun, now).trimEnd()),
+      noun,
+    );
+    if (outcome.plan?.prompt.some(({ kind }) => kind === "delta")) counts.withDelta += 1;
     if (assertNewest(folder, outcome, `const limit = ${String(now[verb])};`)) counts.newest += 1;
     if (outcome.citations.some(({ status, stale }) => status === "not-found" && stale)) counts.earlier += 1;
   }
