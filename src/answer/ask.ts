@@ -15,7 +15,6 @@ import type { Generated } from "./generation";
 import { planQuestion, shareForQuestion } from "./preview";
 import type { HistoryTurn, PromptRequest } from "./prompt";
 import type { PackedText } from "./quotes";
-import type { PackedText } from "./quotes";
 import { checkRefusal, refusedName } from "./refusal";
 import { askShards, shardStats } from "./scan";
 import type { ShardOutcome } from "./scan";

@@ -95,7 +95,8 @@ test("eight shards in one batch say what each says alone, and the merged answer 
   for (const shard of outcome.shards) {
     const path = pathOf(shard);
     let answer = "";
-    const segments = [{ path, text: (files[path] ?? "").trimEnd(), kind: "base" as const }];
+    const file = { path, text: (files[path] ?? "").trimEnd() };
+    const segments = [{ kind: "base" as const, note: "", file }];
     await generateAnswer(
       {
         prompt: { repository: "memory", segments, history: [], question, start: "open" },
@@ -107,6 +108,7 @@ test("eight shards in one batch say what each says alone, and the merged answer 
       },
       engine,
       {
+        read: () => undefined,
         phase: () => undefined,
         reading: () => undefined,
         reasoning: () => undefined,
