@@ -2,7 +2,7 @@
 // one batch, the answers checked and merged. Must never let one shard's failure cost the others their answers.
 import type { RepositoryScan } from "../context/scan";
 import type { Shard, ShardFile } from "../context/shards";
-import type { PromptSegment } from "../context/segment";
+import { fileSegment } from "../context/segment";
 import { lastSession } from "../protocol/engine";
 import type { EnginePort, GenerateDone, ModelInfo, SamplerOptions, SyncDone } from "../protocol/engine";
 import { RingsideFailure } from "../protocol/errors";
@@ -267,11 +267,7 @@ class ShardAsking {
     onProgress?: (at: { readonly position: number; readonly reusedTokens: number }, sinceMs: number) => void,
   ): Promise<SyncDone> {
     const { scan, question, repository } = this.request;
-    const segments = shard.files.map(({ path, text }): PromptSegment => ({
-      kind: "base",
-      note: "",
-      file: { path, text },
-    }));
+    const segments = shard.files.map((file) => fileSegment("base", file));
     const prompt = buildPrompt({ repository: scan.name, segments, history: [], question, start });
     const startedAt = performance.now();
     return this.engine.sync(prompt, {

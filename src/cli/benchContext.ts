@@ -133,7 +133,7 @@ class Life {
 
   /** Question and supplement: what is new in each question. */
   async #tailTokens(prompt: Prompt, plan: ContextPlan): Promise<number> {
-    const supplement = plan.segments.filter(({ kind }) => kind === "supplement").length;
+    const supplement = plan.prompt.filter(({ kind }) => kind === "supplement").length;
     const joint = supplement > 0 ? 1 : 0;
     const parts = prompt.pieces.slice(-(supplement + joint + 1)).flatMap((piece) => piece.parts);
     const texts = parts.flatMap((part) => ("text" in part ? [part.text] : []));

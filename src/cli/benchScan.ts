@@ -5,6 +5,7 @@ import { shareForQuestion } from "../answer/preview";
 import { buildPrompt } from "../answer/prompt";
 import { RepositoryContext } from "../context/repositoryContext";
 import type { EnginePort, LoadRequest, ModelInfo, Prompt } from "../protocol/engine";
+import { fileSegment } from "../context/segment";
 import { failure } from "../protocol/errors";
 import { median } from "./benchFiles";
 import { DiskRepository } from "./diskRepository";
@@ -118,7 +119,7 @@ async function promptsOf(engine: EnginePort, info: ModelInfo, bench: ScanBench):
     throw failure("argument-invalid", "--repo", `${String(bench.shards)} shards`, String(largest.length));
   }
   return largest.map(({ files }) => {
-    const segments = files.map(({ path, text }) => ({ path, text, kind: "base" as const }));
+    const segments = files.map((file) => fileSegment("base", file));
     return buildPrompt({ repository: scan.name, segments, history: [], question: bench.text, start: "open" });
   });
 }

@@ -6,7 +6,7 @@ import { choiceLookup } from "./choices";
 import type { ScannedFile } from "./contentCache";
 import type { FileFacts } from "./fileFacts";
 import type { RepositoryScan } from "./scan";
-import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
+import { fileSegment, fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
 import type { ContextSegment, PromptSegment } from "./segment";
 import { sha256Hex } from "./sha256";
 import type { StandingBase } from "./standingBase";
@@ -81,7 +81,10 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
     ...ranked.map((item) => segment(scan, item, "base")),
     ...supplement.map((item) => segment(scan, item, "supplement")),
   ]);
-  const prompt = [...base.prompt(new Set(kept.map(({ file }) => file))), ...supplement.map(supplementSegment)];
+  const prompt = [
+    ...base.prompt(new Set(kept.map(({ file }) => file))),
+    ...supplement.map(({ file, text }) => fileSegment("supplement", { path: file.path, text })),
+  ];
   return account(request, segments, prompt);
 }
 
@@ -126,10 +129,6 @@ async function segment(scan: RepositoryScan, item: Chosen, kind: ContextSegment[
   const { file, text, tokens, mode, reason } = item;
   const source = mode === "full" ? text : ((await scan.text(file)) ?? text);
   return { file, path: file.path, text, tokens, mode, source, kind, reason };
-}
-
-function supplementSegment({ file, text }: CountedFile): PromptSegment {
-  return { kind: "supplement", note: "", file: { path: file.path, text } };
 }
 
 async function account(

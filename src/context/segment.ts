@@ -44,6 +44,13 @@ export interface PromptSegment {
   readonly file: { readonly path: string; readonly text: string } | null;
 }
 
+export function fileSegment(
+  kind: "base" | "supplement",
+  { path, text }: { readonly path: string; readonly text: string },
+): PromptSegment {
+  return { kind, note: "", file: { path, text } };
+}
+
 export function deltaSegment(change: Change): PromptSegment {
   const kind = "delta";
   switch (change.change) {

@@ -8,7 +8,7 @@ import type { ScannedFile } from "./contentCache";
 import { encodeLayout, parseLayout } from "./layoutFile";
 import type { LayoutStore } from "./layoutStore";
 import type { RepositoryScan } from "./scan";
-import { deltaSegment } from "./segment";
+import { deltaSegment, fileSegment } from "./segment";
 import type { PromptSegment } from "./segment";
 import { sha256Hex } from "./sha256";
 import type { CountedFile, TokenCounts } from "./tokenCounts";
@@ -211,9 +211,7 @@ export class StandingBase {
     const isIn = (index: number): boolean => !left.has(knowledge.chains[index] ?? -1);
     const { length } = layout.files;
     return [
-      ...layout.files
-        .filter((_, index) => isIn(index))
-        .map((file): PromptSegment => ({ kind: "base", note: "", file })),
+      ...layout.files.filter((_, index) => isIn(index)).map((file) => fileSegment("base", file)),
       ...layout.deltas.filter((_, index) => isIn(length + index)).map(deltaSegment),
     ];
   }

@@ -116,7 +116,7 @@ test("eight shards in one batch say what each says alone, and the merged answer 
       },
     );
     assert.equal(shard.answer, answer, path);
-    const sources = { repository: "memory", packed: segments, known: Object.keys(files) };
+    const sources = { repository: "memory", packed: [file], known: Object.keys(files) };
     assert.deepEqual(shard.citations, checkCitations(answer, sources), path);
   }
   const found = outcome.shards.filter(({ verdict }) => verdict === "found");
