@@ -35,5 +35,10 @@ export function windowFit<F extends SizedFile>(
   }
   const bytesPerToken = countedTokens > 0 && countedBytes > 0 ? countedBytes / countedTokens : usualBytesPerToken;
   const neededTokens = countedTokens + Math.ceil(uncountedBytes / bytesPerToken);
-  return { outlinedFiles, leftOutFiles: left.size, overTokens: Math.max(0, neededTokens - budgetTokens) };
+  return { outlinedFiles, leftOutFiles: left.size, overTokens: about(Math.max(0, neededTokens - budgetTokens)) };
+}
+
+/** No more digits than an estimate has. */
+function about(tokens: number): number {
+  return Math.round(Number(tokens.toPrecision(2)));
 }

@@ -102,7 +102,7 @@ function registerFiles({ repository, planAgain }: ContextViewParts, view: TreeVi
       const { open } = repository;
       const [entry] = entriesOf(view, clicked, undefined);
       if (open === null || entry === undefined || entry.kind !== "file" || entry.path.endsWith("/")) return;
-      await openPlace(open.files, { path: entry.path, startLine: 0, endLine: 0 });
+      await openPlace(open.files, { path: entry.path, startLine: 0, endLine: 0 }, { preserveFocus: true });
     }),
     commands.registerCommand(
       "ringside.context.ignore",

@@ -17,7 +17,7 @@ import type { Disposable } from "./disposable";
 
 export const contextView = "ringside.context";
 
-const barCharacters = 16;
+const barCharacters = 12;
 
 /** The window as a whole, or a part of the repository. */
 export type ContextNode = { readonly kind: "window"; readonly summary: PlanSummary } | TreeNode;
@@ -111,12 +111,12 @@ export class ContextTree implements TreeDataProvider<ContextNode>, Disposable {
 
 /** A bar for the eye; a screen reader hears the numbers instead of its characters. */
 function windowItem({ readTokens, budgetTokens }: PlanSummary, { counts }: FolderNode): TreeItem {
-  const item = new TreeItem(l10n.t("Context"), TreeItemCollapsibleState.None);
   const used = l10n.t("{0} of {1} tokens", rounded(readTokens), rounded(budgetTokens));
+  const item = new TreeItem(used, TreeItemCollapsibleState.None);
   // The last of the bar's four kinds stands for what is free.
   const bar = memoryBar([readTokens, 0, 0, Math.max(0, budgetTokens - readTokens)], barCharacters);
   item.id = "window";
-  item.description = `${bar} ${used}`;
+  item.description = bar;
   const words = [used, ...countTexts(counts)];
   item.tooltip = words.join("\n");
   item.accessibilityInformation = { label: `${l10n.t("Context")}: ${words.join(", ")}` };

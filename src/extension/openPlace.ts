@@ -9,9 +9,14 @@ export interface Place {
   readonly endLine: number;
 }
 
-export async function openPlace(files: WorkspaceRepository, { path, startLine, endLine }: Place): Promise<void> {
+/** `preserveFocus`: who goes through a list with the keys stays in it. */
+export async function openPlace(
+  files: WorkspaceRepository,
+  { path, startLine, endLine }: Place,
+  { preserveFocus = false } = {},
+): Promise<void> {
   try {
-    const editor = await window.showTextDocument(files.uri(path), { preview: true });
+    const editor = await window.showTextDocument(files.uri(path), { preview: true, preserveFocus });
     if (startLine === 0) return;
     const { document } = editor;
     // The file may have become shorter since it was read.

@@ -17,6 +17,9 @@ import { repositoryName, workspaceState } from "./trust";
 import { errorOf, wordError } from "./words";
 import type { Disposable } from "./disposable";
 
+/** Changes within this time are told together. */
+const changesMs = 100;
+
 interface Running {
   readonly abort: AbortController;
   /** Whether the model has read everything. */
@@ -35,10 +38,12 @@ export class Preparation implements Disposable {
   #suggestions: readonly string[] = [];
   /** The base that the suggestions were made from. */
   #suggestedFrom = "";
+  #plannedPaths: ReadonlySet<string> = new Set();
   #readPaths: ReadonlySet<string> = new Set();
   /** Folders end with "/". */
   #ignoredPaths: ReadonlySet<string> = new Set();
-  #changedPaths: ReadonlySet<string> = new Set();
+  readonly #changedPaths = new Set<string>();
+  #tellTimer: ReturnType<typeof setTimeout> | null = null;
   readonly onDidChange = this.#changed.event;
 
   constructor(repository: Repository, engine: EngineAccess, log: LogOutputChannel) {
@@ -57,7 +62,7 @@ export class Preparation implements Disposable {
 
   /** Files that are another on the disk than the model read. */
   get changedFiles(): number {
-    return this.#changedPaths.size;
+    return [...this.#changedPaths].filter((path) => this.#readPaths.has(path)).length;
   }
 
   get isReading(): boolean {
@@ -89,7 +94,7 @@ export class Preparation implements Disposable {
     this.#coverage = plan.summary;
     if (this.#suggestedFrom !== plan.prefixKey) this.#suggestions = suggestQuestions(plan.segments);
     this.#suggestedFrom = plan.prefixKey;
-    this.#readPaths = new Set(plan.segments.map(({ path }) => path));
+    this.#plannedPaths = new Set(plan.segments.map(({ path }) => path));
     this.#ignoredPaths = new Set(plan.files.filter(({ reason }) => reason === "ignored").map(({ path }) => path));
     this.#changed.fire();
   }
@@ -97,7 +102,11 @@ export class Preparation implements Disposable {
   /** A file changed on the disk; false: it is an ignored one, the output of a build for example. */
   noteChange(path: string): boolean {
     if (this.#isIgnored(path)) return false;
-    this.#noteStale(path);
+    if (!this.#changedPaths.has(path)) {
+      this.#changedPaths.add(path);
+      // Another branch may have changed thousands of files at once.
+      this.#tellTimer ??= setTimeout(() => this.#tell(), changesMs);
+    }
     return true;
   }
 
@@ -108,19 +117,13 @@ export class Preparation implements Disposable {
     return slash > 0;
   }
 
-  #noteStale(path: string): void {
-    if (!this.#readPaths.has(path) || this.#changedPaths.has(path)) return;
-    this.#changedPaths = new Set([...this.#changedPaths, path]);
-    this.#changed.fire();
-  }
-
-  /** To be called before a reading; what it returns, when the model has read. What changes between the two stays changed. */
+  /** To be called before a reading; what it returns, when the model has read the last plan. What changes in between stays changed. */
   markChanges(): () => void {
-    const before = this.#changedPaths;
+    const before = [...this.#changedPaths];
     return () => {
-      if (before.size === 0) return;
-      this.#changedPaths = new Set([...this.#changedPaths].filter((path) => !before.has(path)));
-      this.#changed.fire();
+      this.#readPaths = this.#plannedPaths;
+      for (const path of before) this.#changedPaths.delete(path);
+      this.#tell();
     };
   }
 
@@ -132,7 +135,13 @@ export class Preparation implements Disposable {
     this.#suggestedFrom = "";
     this.#readPaths = new Set();
     this.#ignoredPaths = new Set();
-    this.#changedPaths = new Set();
+    this.#changedPaths.clear();
+    this.#tell();
+  }
+
+  #tell(): void {
+    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.#tellTimer = null;
     this.#changed.fire();
   }
 
@@ -179,6 +188,7 @@ export class Preparation implements Disposable {
   }
 
   dispose(): void {
+    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
     this.#running?.abort.abort();
     this.#changed.dispose();
   }

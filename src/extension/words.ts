@@ -187,18 +187,13 @@ export function wordChoice(choice: FileChoice, isKept: boolean): string {
 /** What the window had no room for; null: nothing. */
 export function wordWindowFit({ outlinedFiles, leftOutFiles, overTokens }: PlanSummary): string | null {
   if (outlinedFiles + leftOutFiles === 0) return null;
+  const parts = [
+    ...(outlinedFiles > 0 ? [l10n.t("{0} outlined", rounded(outlinedFiles))] : []),
+    ...(leftOutFiles > 0 ? [l10n.t("{0} not read", rounded(leftOutFiles))] : []),
+  ].join(", ");
   return overTokens > 0
-    ? l10n.t(
-        "About {0} tokens past the window: {1} outlined, {2} not read.",
-        rounded(overTokens),
-        rounded(outlinedFiles),
-        rounded(leftOutFiles),
-      )
-    : l10n.t(
-        "Not all fits into the window: {0} outlined, {1} not read.",
-        rounded(outlinedFiles),
-        rounded(leftOutFiles),
-      );
+    ? l10n.t("About {0} tokens past the window: {1}.", rounded(overTokens), parts)
+    : l10n.t("Not all fits into the window: {0}.", parts);
 }
 
 export function wordReading({ position, promptTokens, tokensPerSecond, secondsLeft }: ReadingProgress): string {

@@ -130,6 +130,13 @@ part("a name that does not exist is refused and the refusal is checked", async (
   await turn(3).locator(".refusal", { hasText: "paintLanternGlyphs" }).waitFor();
 });
 
+part("a file that changes after it was read is told", async () => {
+  fs.appendFileSync(path.join(folder, "cross-spawn/index.js"), "\n// changed\n");
+  await panel
+    .locator(".coverage-text", { hasText: "1 file changed since the model read it" })
+    .waitFor({ timeout: gestureLimitMs });
+});
+
 part("the panel is accessible", async () => {
   await panel.evaluate(fs.readFileSync(createRequire(__filename).resolve("axe-core/axe.min.js"), "utf8"));
   const results = await panel.evaluate(() =>

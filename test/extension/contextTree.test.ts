@@ -87,7 +87,8 @@ test("property: a folder is the sum of what is in it, and has one state only if 
 
 test("folders come before files, and the largest first when they are sorted by tokens", async () => {
   const files: PlannedFile[] = [
-    { path: "z.ts", tokens: 5, mode: "full", reason: "base" },
+    { path: "z10.ts", tokens: 4, mode: "full", reason: "base" },
+    { path: "Z9.ts", tokens: 5, mode: "full", reason: "base" },
     { path: "a.ts", tokens: 50, mode: "full", reason: "base" },
     { path: "small/x.ts", tokens: 1, mode: "full", reason: "base" },
     { path: "large/x.ts", tokens: 9, mode: "outline", reason: "base" },
@@ -96,8 +97,15 @@ test("folders come before files, and the largest first when they are sorted by t
   const root = await buildTree(files, noPace);
   const names = (shape: TreeShape): string[] =>
     childrenOf(root, shape).map((node) => ("name" in node ? node.name : ""));
-  assert.deepEqual(names(everything), ["large", "small", "a.ts", "node_modules/", "z.ts"]);
-  assert.deepEqual(names({ state: null, order: "tokens" }), ["large", "small", "a.ts", "z.ts", "node_modules/"]);
+  assert.deepEqual(names(everything), ["large", "small", "a.ts", "node_modules/", "Z9.ts", "z10.ts"]);
+  assert.deepEqual(names({ state: null, order: "tokens" }), [
+    "large",
+    "small",
+    "a.ts",
+    "Z9.ts",
+    "z10.ts",
+    "node_modules/",
+  ]);
   assert.deepEqual(names({ state: "outline", order: "name" }), ["large"]);
 });
 
