@@ -78,7 +78,8 @@ function isBetter(place: Place, known: Place | undefined): boolean {
 }
 
 function placeBlock(block: AnswerBlock, named: string, nearLine: number, names: PathNames, quotes: QuoteIndex): Place {
-  const places = quotes.find(block.lines);
+  const whole = quotes.find(block.lines);
+  const places = whole.length > 0 ? whole : quotes.findElided(block.lines);
   const characters = block.lines.join("").match(/[\p{L}\p{N}_]/gu)?.length ?? 0;
   const proves = characters >= substanceCharacters || (characters >= leastCharacters && places.length === 1);
   if (!proves) return nowhere;

@@ -1,9 +1,13 @@
 // Owns: where a quote of whole lines stands in the packed texts. Equal means equal: only blank space at line ends and one common
-// change of indentation are forgiven. Must never call lines found that the file does not hold.
+// change of indentation are forgiven, and in a file that was read as an outline the lines that it leaves out. Must never call lines
+// found that the file does not hold.
+import { elision } from "../context/segment";
 
 export interface PackedText {
   readonly path: string;
   readonly text: string;
+  /** "outline": the model saw some of the lines of `text`, in their order. */
+  readonly mode?: "full" | "outline";
 }
 
 export interface QuotePlace {
@@ -44,6 +48,25 @@ export class QuoteIndex {
     return places;
   }
 
+  /** Places of a quote that holds lines "…" as an outline does: what is between them stands in the file in this order. */
+  findElided(quoted: readonly string[]): QuotePlace[] {
+    const runs = runsOf(quoted);
+    const [first, ...others] = runs;
+    if (first === undefined || others.length === 0) return [];
+    const outlines = new Set(this.texts.filter(({ mode }) => mode === "outline").map(({ path }) => path));
+    const later = others.map((run) => this.find(run));
+    return this.find(first).flatMap((place) => {
+      if (!outlines.has(place.path)) return [];
+      let end = place.endLine;
+      for (const places of later) {
+        const next = places.find(({ path, startLine }) => path === place.path && startLine > end);
+        if (next === undefined) return [];
+        end = next.endLine;
+      }
+      return [{ ...place, endLine: end }];
+    });
+  }
+
   /** Number of lines of a packed file; 0 when it is not packed. */
   lineCount(path: string): number {
     const packed = this.texts.find((candidate) => candidate.path === path);
@@ -64,6 +87,15 @@ export class QuoteIndex {
     this.#lines.set(packed.path, entry);
     return entry;
   }
+}
+
+function runsOf(quoted: readonly string[]): string[][] {
+  const runs: string[][] = [[]];
+  for (const line of quoted) {
+    if (line.trim() === elision) runs.push([]);
+    else runs.at(-1)?.push(line);
+  }
+  return runs.filter((run) => run.some((line) => line.trim() !== ""));
 }
 
 function withoutBlankEnds(lines: readonly string[]): readonly string[] {

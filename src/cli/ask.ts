@@ -4,16 +4,15 @@ import { readFile } from "node:fs/promises";
 import * as path from "node:path";
 import { ask, defaultShardTokens } from "../answer/ask";
 import type { AskDependencies, AskInput, AskOutcome } from "../answer/ask";
-import { RepositoryContext } from "../context/repositoryContext";
 import { layoutsIn } from "../engine/client";
 import { failure } from "../protocol/errors";
 import { choiceOption, integerOption, loadRequest, modelHelp, modelOptions, numberOption } from "./arguments";
 import { parseCommand, UsageError } from "./arguments";
 import { AskScreen } from "./askScreen";
-import { DiskRepository } from "./diskRepository";
 import { withEngine } from "./engine";
-import { planJson, withoutSlashes } from "./pack";
+import { choiceHelp, choiceOptions, choicesOf, planJson, withoutSlashes } from "./pack";
 import { places } from "./places";
+import { repositoryOf } from "./repositoryOf";
 import { writeOut } from "./standardStreams";
 import { wordError } from "./words";
 
@@ -26,6 +25,7 @@ Reads the repository and answers; each quote and path of the answer is checked a
   --effort NAME        off, low or high (default): how long the model may reason
   --scope DIR          read this folder only; may be given several times
   --pin FILE           read this file in any case; may be given several times
+${choiceHelp}
   --scan               read every file: the repository is cut into shards that each fit the window, all are asked, and
                        what they found is put together; for "every place that ..." and for what does not fit
   --shard-tokens N     with --scan: room for the files of one shard (default ${String(defaultShardTokens)}, at most what fits)
@@ -44,6 +44,7 @@ const options = {
   effort: { type: "string" },
   scope: { type: "string", multiple: true },
   pin: { type: "string", multiple: true },
+  ...choiceOptions,
   scan: { type: "boolean" },
   "shard-tokens": { type: "string" },
   "max-tokens": { type: "string" },
@@ -62,6 +63,7 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
     effort: choiceOption(values.effort, "--effort", ["off", "low", "high"], "high"),
     scope: (values.scope ?? []).map(withoutSlashes),
     pinned: values.pin ?? [],
+    choices: choicesOf(values),
     ...(maxTokens === 0 ? {} : { maxTokens }),
     promptLookup: values["no-lookup"] !== true,
     ...scanOptions(values),
@@ -77,7 +79,7 @@ export async function askCommand(arguments_: readonly string[]): Promise<number>
   const keepsSnapshots = values["no-snapshots"] !== true;
   const repository = keepsSnapshots ? folder : "";
   const layouts = keepsSnapshots ? layoutsIn(places.snapshots, folder) : undefined;
-  const context = new RepositoryContext(new DiskRepository(folder), { layouts });
+  const context = repositoryOf(folder, { layouts });
   return withEngine(
     (engine) =>
       answerAll(

@@ -3,11 +3,10 @@
 import { greedy } from "../answer/ask";
 import { planQuestion } from "../answer/preview";
 import { buildPrompt } from "../answer/prompt";
-import { RepositoryContext } from "../context/repositoryContext";
 import type { EnginePort, GenerateDone, LoadRequest, ModelInfo, Prompt } from "../protocol/engine";
 import type { Effort } from "../protocol/qa";
 import { median } from "./benchFiles";
-import { DiskRepository } from "./diskRepository";
+import { repositoryOf } from "./repositoryOf";
 import { writeOut } from "./standardStreams";
 
 export interface LookupQuestions {
@@ -101,7 +100,7 @@ async function promptsOf(
   info: ModelInfo,
   { repository, texts, effort }: LookupQuestions,
 ): Promise<readonly Prompt[]> {
-  const context = new RepositoryContext(new DiskRepository(repository));
+  const context = repositoryOf(repository);
   const scan = await context.scan();
   const start = effort === "off" ? "closed" : "open";
   const prompts: Prompt[] = [];

@@ -3,14 +3,17 @@ import { lstat, open, readdir } from "node:fs/promises";
 import { constants } from "node:fs";
 import * as path from "node:path";
 import type { Dirent } from "node:fs";
-import type { RepoEntry, RepoFileStat, RepoReader } from "../context/repoReader";
+import type { ChangeHistory, RepoEntry, RepoFileStat, RepoReader } from "../context/repoReader";
+import { GitHistory } from "../git/gitHistory";
 
 export class DiskRepository implements RepoReader {
   readonly name: string;
   readonly #root: string;
+  readonly #git: GitHistory;
 
   constructor(folder: string) {
     this.#root = path.resolve(folder);
+    this.#git = new GitHistory(this.#root);
     this.name = path.basename(this.#root) || "repository";
   }
 
@@ -34,6 +37,10 @@ export class DiskRepository implements RepoReader {
     } finally {
       await handle.close();
     }
+  }
+
+  history(signal?: AbortSignal): Promise<ChangeHistory | null> {
+    return this.#git.read(signal);
   }
 
   #place(relative: string): string {

@@ -7,6 +7,7 @@ const root = path.join(__dirname, "..");
 export const places = {
   root,
   engineHost: path.join(root, "dist", "engineHost.js"),
+  contextWorker: path.join(root, "dist", "contextWorker.js"),
   addon: path.join(root, "dist", "native", "ringside.node"),
   nativeTool: path.join(root, "build", "native", "ringside-tool"),
   embeddedModel: path.join(root, "media", "nano"),

@@ -1,13 +1,14 @@
 // Owns: what is known of each file beyond its text, learned once per content: the names it defines and uses, its outline, and
 // whether it holds a secret. Must never keep a text, and never say "no secret" of a text that was not looked at.
 import type { ScannedFile } from "./contentCache";
-import { isSource } from "./definitions";
-import { linesHere } from "./lineSyntax";
-import type { SyntaxReader } from "./lineSyntax";
+import { extensionOf, isSource } from "./definitions";
 import { mapConcurrently, Pace } from "./pace";
+import { rankByReferences } from "./referenceGraph";
 import type { RepositoryScan } from "./scan";
 import { secretsHere } from "./secrets";
 import type { SecretFinder } from "./secrets";
+import type { SyntaxReader } from "./syntax/fileSyntax";
+import { syntaxOfLines } from "./syntax/lineParser";
 
 /** Names as numbers: ten thousand files use some million. */
 export interface FileNames {
@@ -19,11 +20,16 @@ export interface FileNames {
   readonly outlineCharacters: number;
 }
 
+/** Where the looking is done; without them on this thread, by the shape of the lines. */
 export interface FactSources {
-  readonly syntax?: SyntaxReader;
+  readonly syntax?: Pick<SyntaxReader, "read">;
   readonly secrets?: SecretFinder;
 }
 
+const linesHere: Pick<SyntaxReader, "read"> = { read: (path, text) => Promise.resolve(syntaxOfLines(path, text)) };
+
+/** Outlines are kept up to so many characters in all; those of other files are made again when they are read. */
+const outlineBudgetCharacters = 16 * 1024 * 1024;
 /** Enough to keep another thread busy, few enough to stop at once. */
 const filesAtOnce = 8;
 const shortestName = 3;
@@ -36,27 +42,24 @@ const noNames: FileNames = {
 };
 
 export class FileFacts {
-  readonly #syntax: SyntaxReader;
+  readonly #syntax: Pick<SyntaxReader, "read">;
   readonly #secrets: SecretFinder;
   readonly #names = new WeakMap<ScannedFile, FileNames>();
   readonly #outlines = new WeakMap<ScannedFile, string>();
   readonly #secretFiles = new WeakMap<ScannedFile, boolean>();
   readonly #latest = new Map<string, FileNames>();
   readonly #ids = new Map<string, number>();
+  #outlineCharacters = 0;
+  #ranked: { readonly names: readonly FileNames[]; readonly weights: Float64Array; ranks: Float64Array } | undefined;
 
   constructor({ syntax = linesHere, secrets = secretsHere }: FactSources = {}) {
     this.#syntax = syntax;
     this.#secrets = secrets;
   }
 
-  /** Every number in FileNames is smaller. */
-  get nameCount(): number {
-    return this.#ids.size;
-  }
-
   /** undefined: not learned yet. */
   names(file: ScannedFile): FileNames | undefined {
-    return isSource(file.path) ? this.#names.get(file) : noNames;
+    return hasSyntax(file.path) ? this.#names.get(file) : noNames;
   }
 
   /** Whether it is known to hold a secret. */
@@ -93,17 +96,42 @@ export class FileFacts {
 
   /** "": it has none. */
   async outline(file: ScannedFile, text: string, signal?: AbortSignal): Promise<string> {
-    if (!isSource(file.path)) return "";
+    if (!hasSyntax(file.path)) return "";
     const known = this.#outlines.get(file);
     if (known !== undefined) return known;
     const { outline } = await this.#syntax.read(file.path, text, signal);
-    this.#outlines.set(file, outline);
+    this.#keepOutline(file, outline);
     return outline;
   }
 
+  /**
+   * How much the files lean on one another, in their order; null: not all of them are learned. `weights` as in rankByReferences.
+   * Worked out again only when a name came or went: an edit inside a body moves no file.
+   */
+  async references(files: readonly ScannedFile[], weights: Float64Array, pace: Pace): Promise<Float64Array | null> {
+    const names: FileNames[] = [];
+    for (const file of files) {
+      const known = this.names(file);
+      if (known === undefined) return null;
+      names.push(known);
+    }
+    const last = this.#ranked;
+    if (
+      last !== undefined &&
+      isSameNumbers(last.weights, weights) &&
+      names.every((item, i) => item === last.names[i])
+    ) {
+      return last.ranks;
+    }
+    const ranks = await rankByReferences(names, weights, this.#ids.size, pace);
+    this.#ranked = { names, weights, ranks };
+    return ranks;
+  }
+
   async #read(file: ScannedFile, text: string, signal: AbortSignal | undefined): Promise<void> {
-    if (!isSource(file.path) || this.#names.has(file)) return;
+    if (!hasSyntax(file.path) || this.#names.has(file)) return;
     const { definitions, references, outline } = await this.#syntax.read(file.path, text, signal);
+    this.#keepOutline(file, outline);
     const defined = [...new Set(definitions.map(({ name }) => name))];
     const used = [...references].filter(([name]) => name.length >= shortestName);
     const names: FileNames = {
@@ -119,12 +147,24 @@ export class FileFacts {
     this.#names.set(file, kept);
   }
 
+  /** A changed file's earlier outline goes with its ScannedFile; its share of the budget comes back with the next process. */
+  #keepOutline(file: ScannedFile, outline: string): void {
+    if (this.#outlineCharacters + outline.length > outlineBudgetCharacters) return;
+    this.#outlineCharacters += outline.length;
+    this.#outlines.set(file, outline);
+  }
+
   #id(name: string): number {
     const known = this.#ids.get(name);
     if (known !== undefined) return known;
     this.#ids.set(name, this.#ids.size);
     return this.#ids.size - 1;
   }
+}
+
+/** Whether there is something to parse: code, or the headings of Markdown. */
+function hasSyntax(path: string): boolean {
+  return isSource(path) || /^(?:md|mdx|markdown)$/.test(extensionOf(path));
 }
 
 export interface LearnOptions {

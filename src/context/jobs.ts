@@ -1,5 +1,6 @@
 // Owns: the long work of this room by its names, so that another thread can do it. Each job takes and gives plain data, that can
 // be copied from thread to thread, and keeps nothing but what makes the next one faster. Must never read a repository.
+import { secretsHere } from "./secrets";
 import { packSyntax } from "./syntax/fileSyntax";
 import type { PackedSyntax } from "./syntax/fileSyntax";
 import { syntaxOfLines } from "./syntax/lineParser";
@@ -17,6 +18,7 @@ export function contextJobs(readGrammar: ReadGrammar) {
   return {
     syntax: async ({ path, text }: SourceText): Promise<PackedSyntax> =>
       packSyntax((await trees.read(path, text)) ?? syntaxOfLines(path, text)),
+    secrets: async ({ path, text }: SourceText): Promise<boolean> => secretsHere.hasSecret(path, text),
     syntaxOfLines: ({ path, text }: SourceText): PackedSyntax => packSyntax(syntaxOfLines(path, text)),
   };
 }

@@ -2,9 +2,8 @@
 // Must depend on the repository alone, never on a question, a clock or what is open.
 import type { ScannedFile } from "./contentCache";
 import { extensionOf, isSource } from "./definitions";
-import type { FileFacts, FileNames } from "./fileFacts";
+import type { FileFacts } from "./fileFacts";
 import type { Pace } from "./pace";
-import { rankByReferences } from "./referenceGraph";
 import type { ChangeHistory } from "./repoReader";
 
 const testPath =
@@ -40,17 +39,11 @@ export async function fileValues(
   pace: Pace,
 ): Promise<Float64Array> {
   const weights = new Float64Array(files.length);
-  const names: FileNames[] = [];
   for (const [index, file] of files.entries()) {
     if (index % 256 === 0) await pace.breathe();
     weights[index] = overview.test(file.path) ? 1 : (classWeights[fileClass(file)] ?? 0);
-    const known = facts?.names(file);
-    if (known !== undefined) names.push(known);
   }
-  const leaned =
-    facts !== null && names.length === files.length
-      ? await rankByReferences(names, weights, facts.nameCount, pace)
-      : null;
+  const leaned = (await facts?.references(files, weights, pace)) ?? null;
   const lateness = latenessIn(files, history);
   return weights.map((weight, index) => {
     const references = Math.sqrt(leaned?.[index] ?? 1);

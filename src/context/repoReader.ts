@@ -32,3 +32,17 @@ export interface RepoReader {
   /** null: it has none, or it may not be asked. Without this, it never has. */
   history?(signal?: AbortSignal): Promise<ChangeHistory | null>;
 }
+
+/** Of several folders, each under its name; null when none has a history. Files of a folder without one count as old. */
+export function joinHistories(folders: readonly (readonly [string, ChangeHistory | null])[]): ChangeHistory | null {
+  if (folders.every(([, history]) => history === null)) return null;
+  const changedAt = new Map<string, number>();
+  for (const [name, history] of folders) {
+    for (const [path, seconds] of history?.changedAt ?? []) changedAt.set(`${name}/${path}`, seconds);
+  }
+  return {
+    id: folders.map(([name, history]) => `${name} ${history?.id ?? ""}`).join("\n"),
+    changedAt,
+    isWhole: folders.every(([, history]) => history?.isWhole === true),
+  };
+}

@@ -3,6 +3,8 @@
 import { rules } from "@secretlint/secretlint-rule-preset-recommend";
 import type { SecretLintRuleContext, SecretLintRuleCreator, SecretLintSourceCode } from "@secretlint/types";
 import { extensionOf } from "./definitions";
+import { WorkerDied } from "./worker";
+import type { ContextWorker } from "./worker";
 
 /** The port through which this room has a text looked at, here or on another thread. */
 export interface SecretFinder {
@@ -26,6 +28,20 @@ export const secretsHere: SecretFinder = {
     return false;
   },
 };
+
+/** On the worker's thread. A text on which a rule does not come to an end is not shown to be harmless: it counts as a secret. */
+export function secretsOnWorker(worker: ContextWorker): SecretFinder {
+  return {
+    hasSecret: async (path, text, signal) => {
+      try {
+        return await worker.run("secrets", { path, text }, signal);
+      } catch (error) {
+        if (error instanceof WorkerDied) return true;
+        throw error;
+      }
+    },
+  };
+}
 
 // Their types refer to packages that the preset has bundled into itself.
 const scanners = (rules as unknown as readonly SecretLintRuleCreator[]).filter(({ meta }) => meta.type === "scanner");

@@ -2,11 +2,15 @@
 // those folders: a path that could is refused, whoever made it.
 import { FileType, Uri, workspace } from "vscode";
 import type { WorkspaceFolder } from "vscode";
-import type { RepoEntry, RepoFileStat, RepoReader } from "../context/repoReader";
+import { joinHistories } from "../context/repoReader";
+import type { ChangeHistory, RepoEntry, RepoFileStat, RepoReader } from "../context/repoReader";
+import { GitHistory } from "../git/gitHistory";
 
 interface Root {
   readonly name: string;
   readonly uri: Uri;
+  /** null: the folder is not on this machine's disk. */
+  readonly git: GitHistory | null;
 }
 
 export class WorkspaceRepository implements RepoReader {
@@ -36,6 +40,14 @@ export class WorkspaceRepository implements RepoReader {
 
   async readFile(path: string): Promise<Uint8Array> {
     return workspace.fs.readFile(this.uri(path));
+  }
+
+  /** All folders' histories as one, while the workspace is trusted: git reads the configuration that lies in them. */
+  async history(signal?: AbortSignal): Promise<ChangeHistory | null> {
+    if (!workspace.isTrusted) return null;
+    const histories = await Promise.all(this.#roots.map(async ({ git }) => (await git?.read(signal)) ?? null));
+    if (this.#roots.length === 1) return histories[0] ?? null;
+    return joinHistories(this.#roots.map(({ name }, index) => [name, histories[index] ?? null]));
   }
 
   /** Throws for a path outside the repository. */
@@ -81,7 +93,7 @@ function uniquelyNamed(folders: readonly WorkspaceFolder[]): Root[] {
     let unique = plain;
     for (let count = 2; taken.has(unique); count++) unique = `${plain}-${String(count)}`;
     taken.add(unique);
-    return { name: unique, uri };
+    return { name: unique, uri, git: uri.scheme === "file" ? new GitHistory(uri.fsPath) : null };
   });
 }
 
