@@ -200,6 +200,26 @@ for (const { title, answer } of loops) {
   });
 }
 
+const outlined: PackedText = {
+  path: "src/queue.ts",
+  text: "/** Waits. */\nexport class Queue {\n  #items = [];\n\n  push(item: string) {\n    this.#items.push(item);\n  }\n\n  pop() {\n    return 1;\n  }\n}",
+  mode: "outline",
+};
+const outlineQuote = "export class Queue {\n…\n  push(item: string) {\n    …\n  pop() {";
+
+test("a quote of an outline stands where its lines stand in the file", () => {
+  const place = (packedNow: PackedText, quote: string): (string | number)[] => {
+    const [citation] = checkCitations(block(quote), { ...sources, packed: [packedNow] });
+    return [citation?.status ?? "", citation?.path ?? "", citation?.startLine ?? -1, citation?.endLine ?? -1];
+  };
+  assert.deepEqual(place(outlined, outlineQuote), ["verified", "src/queue.ts", 2, 9]);
+  assert.deepEqual(place(outlined, "export class Queue {\n  #items = [];"), ["verified", "src/queue.ts", 2, 3]);
+  const nowhere = ["not-found", "", 0, 0];
+  assert.deepEqual(place(outlined, "  pop() {\n…\nexport class Queue {"), nowhere, "in another order");
+  assert.deepEqual(place(outlined, "export class Queue {\n…\n  peek() {"), nowhere, "with a line of its own");
+  assert.deepEqual(place({ ...outlined, mode: "full" }, outlineQuote), nowhere, "of a file that was read in full");
+});
+
 test("steps between paths", () => {
   assert.equal(pathSteps("a/b.ts", "a/c.ts"), 2);
   assert.equal(pathSteps("a/b.ts", "a/b.ts"), 0);
