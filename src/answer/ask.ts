@@ -1,5 +1,6 @@
 // Owns: one question from its first character to its checked answer, told as AskEvents. Every failure becomes one "failed" event.
 // Must never change the user's words, and never leave a question without an end.
+import type { Ranking } from "../context/basePlan";
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryContext } from "../context/repositoryContext";
 import type { RepositoryScan } from "../context/scan";
@@ -31,6 +32,8 @@ export interface AskInput {
   /** Files that must be read for this question. */
   readonly pinned?: readonly string[];
   readonly choices?: FileChoices;
+  /** "first": not to wait until every file was parsed. Without it, "complete". */
+  readonly ranking?: Ranking;
   /** Reasoning and answer together; without it, the window's share for them. */
   readonly maxTokens?: number;
   readonly sampler?: SamplerOptions;
@@ -262,9 +265,9 @@ class Question {
 
   async #planPrompt(scan: RepositoryScan, info: ModelInfo): Promise<Prepared> {
     const { context, engine } = this.dependencies;
-    const { text, history = [], scope = [], pinned = [], choices = {}, effort } = this.input;
+    const { text, history = [], scope = [], pinned = [], choices = {}, ranking = "complete", effort } = this.input;
     this.sink({ type: "phase", phase: "planning" });
-    const question = { text, history, scope, pinned, choices };
+    const question = { text, history, scope, pinned, choices, ranking };
     const planned = await planQuestion(question, context, engine, scan, info, this.signal);
     this.#plan = planned.plan;
     this.sink({ type: "plan", plan: planned.plan.summary });

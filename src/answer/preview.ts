@@ -1,5 +1,6 @@
 // Owns: what a question would read, without asking one: for the coverage shown before the first question, the suggested
 // questions and `ringside pack`. Must plan exactly as a question does.
+import type { Ranking } from "../context/basePlan";
 import { namesInQuestion } from "../context/identifiers";
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryScan, ScanOptions } from "../context/scan";
@@ -26,6 +27,8 @@ export interface QuestionToPlan {
   readonly scope: readonly string[];
   readonly pinned: readonly string[];
   readonly choices?: FileChoices;
+  /** Without it, "complete". */
+  readonly ranking?: Ranking;
   /** Less room for files than the window leaves; more is cut to that. */
   readonly budgetTokens?: number;
   /** See ContextRequest. */
@@ -51,13 +54,15 @@ export async function shareForQuestion(
 
 /** Shares the window between files, question and conversation, and plans the files. */
 export async function planQuestion(
-  { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens, rebase = false }: QuestionToPlan,
+  question: QuestionToPlan,
   context: AskDependencies["context"],
   engine: EnginePort,
   scan: RepositoryScan,
   info: ModelInfo,
   signal?: AbortSignal,
 ): Promise<PlannedQuestion> {
+  const { text, history, scope, pinned, choices = {}, budgetTokens: wantedTokens } = question;
+  const { ranking = "complete", rebase = false } = question;
   const shares = await shareForQuestion({ text, history }, engine, { scan, info }, wantedTokens, signal);
   const plan = await context.plan(
     scan,
@@ -71,6 +76,7 @@ export async function planQuestion(
       pinned,
       choices,
       rebase,
+      ranking,
     },
     signal,
   );

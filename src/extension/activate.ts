@@ -2,7 +2,9 @@
 // the workspace or starts the engine: that begins when a view is shown, a question asked, or the editor has been idle for a while.
 import { commands, window } from "vscode";
 import type { ExtensionContext } from "vscode";
+import { factsFromWorker } from "../context/factSources";
 import { ModelLibrary } from "../models/library";
+import { createContextWorker } from "../worker/client";
 import { createAsker } from "./answering";
 import { BackgroundReading } from "./backgroundReading";
 import { registerContextView } from "./contextCommands";
@@ -32,7 +34,9 @@ export function activate(context: ExtensionContext): void {
   const log = window.createOutputChannel("Ringside", { log: true });
   const installation = installationOf(context);
   const engine = new EngineAccess(installation, log);
-  const repository = new Repository(context.workspaceState, workspaceLayouts(installation));
+  const worker = createContextWorker({ script: installation.contextWorker, log: (line) => log.warn(line) });
+  const layouts = workspaceLayouts(installation);
+  const repository = new Repository(context.workspaceState, { ...factsFromWorker(worker), layouts });
   const preparation = new Preparation(repository, engine, log);
   const conversation = new Conversation(createAsker(repository, engine, preparation), wordError);
   const questions = new Questions(conversation);
@@ -49,6 +53,7 @@ export function activate(context: ExtensionContext): void {
   context.subscriptions.push(
     log,
     engine,
+    worker,
     repository,
     preparation,
     background,

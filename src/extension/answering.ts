@@ -31,7 +31,7 @@ export function createAsker(repository: Repository, engine: EngineAccess, prepar
     };
     const noteRead = preparation.markChanges();
     const outcome = await ask(
-      { ...question, scope: repository.scope, choices: repository.choices },
+      { ...question, scope: repository.scope, choices: repository.choices, ranking: "first" },
       { context: open.context, engine: engine.port, load, repository: repositoryName() },
       watch,
       signal,

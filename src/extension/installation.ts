@@ -5,6 +5,7 @@ import type { ExtensionContext } from "vscode";
 
 export interface Installation {
   readonly engineHost: string;
+  readonly contextWorker: string;
   readonly addon: string;
   readonly embeddedModel: string;
   /** The only folder that a page may load from. */
@@ -18,6 +19,7 @@ export interface Installation {
 export function installationOf({ extensionUri, extensionPath, globalStorageUri }: ExtensionContext): Installation {
   return {
     engineHost: path.join(extensionPath, "dist", "engineHost.js"),
+    contextWorker: path.join(extensionPath, "dist", "contextWorker.js"),
     addon: path.join(extensionPath, "dist", "native", "ringside.node"),
     embeddedModel: path.join(extensionPath, "media", "nano"),
     pages: Uri.joinPath(extensionUri, "dist", "webview"),

@@ -7,6 +7,7 @@ import { readingProgress } from "../answer/generation";
 import { planQuestion } from "../answer/preview";
 import { standingPieces } from "../answer/prompt";
 import { suggestQuestions } from "../answer/suggestions";
+import type { Ranking } from "../context/basePlan";
 import type { ContextPlan } from "../context/plan";
 import type { SyncProgress } from "../protocol/engine";
 import { failure } from "../protocol/errors";
@@ -171,9 +172,15 @@ export class Preparation implements Disposable {
     const info = await orCancelled(loading, signal);
     const { scope, choices } = this.#repository;
     const question = { text: "", history: [], scope, pinned: [], choices };
-    const { plan } = await planQuestion(question, context, port, scan, info, signal);
-    if (signal.aborted) return false;
-    this.learn(plan);
+    const learned = async (ranking: Ranking): Promise<ContextPlan> => {
+      const { plan } = await planQuestion({ ...question, ranking }, context, port, scan, info, signal);
+      if (signal.aborted) throw failure("cancelled");
+      this.learn(plan);
+      return plan;
+    };
+    // What is shown comes at once and is made good when every file is known; what is read waits for that, since it stays.
+    if (!reads) await learned("first");
+    const plan = await learned("complete");
     if (!reads) return false;
     const prompt = standingPieces({ repository: scan.name, segments: plan.prompt });
     try {

@@ -2,8 +2,8 @@
 // user limited reading to, and what the user wants of single files and folders. Must never read anything by itself.
 import { EventEmitter, workspace } from "vscode";
 import type { Memento } from "vscode";
-import type { LayoutStore } from "../context/layoutStore";
 import { RepositoryContext } from "../context/repositoryContext";
+import type { ContextOptions } from "../context/repositoryContext";
 import type { FileChoices } from "../protocol/qa";
 import { parseChoices } from "./fileChoices";
 import { WorkspaceRepository } from "./repoFiles";
@@ -23,7 +23,6 @@ export class Repository implements Disposable {
   readonly #scope = new EventEmitter<void>();
   readonly #choicesChanged = new EventEmitter<void>();
   readonly #subscription: Disposable;
-  readonly #layouts: LayoutStore | undefined;
   #open: OpenRepository | null;
   #choices: FileChoices;
   /** Other folders are open than before: what is remembered is of another repository. */
@@ -31,14 +30,16 @@ export class Repository implements Disposable {
   readonly onDidChangeScope = this.#scope.event;
   readonly onDidChangeChoices = this.#choicesChanged.event;
 
-  /** `layouts`: where it is kept how the folders were read. */
-  constructor(memory: Memento, layouts?: LayoutStore) {
+  /** `options`: how each repository that is opened is looked into, and where it is kept how it was read. */
+  constructor(
+    memory: Memento,
+    private readonly options: ContextOptions = {},
+  ) {
     this.#memory = memory;
-    this.#layouts = layouts;
-    this.#open = openRepository(layouts);
+    this.#open = openRepository(options);
     this.#choices = parseChoices(memory.get<unknown>(choicesKey));
     this.#subscription = workspace.onDidChangeWorkspaceFolders(() => {
-      this.#open = openRepository(layouts);
+      this.#open = openRepository(options);
       this.#folders.fire();
     });
   }
@@ -72,7 +73,7 @@ export class Repository implements Disposable {
   /** What was remembered is deleted: everything begins anew. */
   forget(): void {
     this.#choices = parseChoices(this.#memory.get<unknown>(choicesKey));
-    this.#open = openRepository(this.#layouts);
+    this.#open = openRepository(this.options);
     this.#folders.fire();
     this.#choicesChanged.fire();
   }
@@ -85,9 +86,9 @@ export class Repository implements Disposable {
   }
 }
 
-function openRepository(layouts: LayoutStore | undefined): OpenRepository | null {
+function openRepository(options: ContextOptions): OpenRepository | null {
   const folders = workspace.workspaceFolders ?? [];
   if (folders.length === 0) return null;
   const files = new WorkspaceRepository(folders, workspace.name);
-  return { files, context: new RepositoryContext(files, { layouts }) };
+  return { files, context: new RepositoryContext(files, options) };
 }

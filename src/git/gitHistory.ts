@@ -28,6 +28,8 @@ const environment = {
   GIT_PAGER: "cat",
   LC_ALL: "C",
 };
+/** Before the time of a commit: no path that is read begins so. */
+const commitMark = "\x01";
 const logOptions = [
   "log",
   "--name-only",
@@ -98,17 +100,17 @@ function withoutGit(variables: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(variables).filter(([name]) => !name.startsWith("GIT_")));
 }
 
-/** Newest first: "\x01<seconds>" for each commit, its paths between NULs. What is not understood is passed over. */
+/** Newest first: the time of each commit behind its mark, then its paths, between NULs. What is not understood is passed over. */
 export function historyOf(head: string, log: string, commitLimit: number): ChangeHistory {
   const changedAt = new Map<string, number>();
   let commits = 0;
   let seconds = 0;
   for (const written of log.split("\0")) {
     const part = written.replace(/^\n/, "");
-    const commit = /^\x01(\d{1,12})$/.exec(part)?.[1];
-    if (commit !== undefined) {
+    const time = part.startsWith(commitMark) ? part.slice(commitMark.length) : "";
+    if (/^\d{1,12}$/.test(time)) {
       commits++;
-      seconds = Number(commit);
+      seconds = Number(time);
     } else if (part !== "" && commits > 0 && !changedAt.has(part)) {
       changedAt.set(part, seconds);
     }

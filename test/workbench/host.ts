@@ -70,6 +70,7 @@ export class OwnEngine {
     this.engine = new EngineAccess(
       {
         engineHost: extensionPath("dist", "engineHost.js"),
+        contextWorker: extensionPath("dist", "contextWorker.js"),
         addon: extensionPath("dist", "native", "ringside.node"),
         embeddedModel: extensionPath("media", "nano"),
         pages: vscode.Uri.file(extensionPath("dist", "webview")),

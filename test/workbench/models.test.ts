@@ -27,6 +27,7 @@ describe("models view", () => {
     engine = new EngineAccess(
       {
         engineHost: extensionPath("dist", "engineHost.js"),
+        contextWorker: extensionPath("dist", "contextWorker.js"),
         addon: extensionPath("dist", "native", "ringside.node"),
         embeddedModel: embedded,
         pages: vscode.Uri.file(extensionPath("dist", "webview")),
