@@ -196,7 +196,7 @@ class Question {
     info: ModelInfo,
   ): Promise<{ readonly shards: readonly Shard[]; readonly generationTokens: number }> {
     const { context, engine } = this.dependencies;
-    const { text, scope = [], shardTokens = defaultShardTokens } = this.input;
+    const { text, scope = [], choices = {}, shardTokens = defaultShardTokens } = this.input;
     const shares = await shareForQuestion({ text, history: [] }, engine, { scan, info }, undefined, this.signal);
     const budgetTokens = Math.min(shardTokens, shares.availableTokens);
     const { shards, leftOut } = await context.cut(
@@ -205,6 +205,7 @@ class Question {
         model: info.folder,
         count: (texts, countSignal) => engine.countTokens(texts, countSignal),
         scope,
+        choices,
         shardTokens: budgetTokens,
       },
       this.signal,

@@ -129,10 +129,11 @@ export class RepositoryContext {
   /** Every file of the scope, in parts that each fit one prompt. Rejects with "repository-empty" when there is nothing to read. */
   async cut(
     scan: RepositoryScan,
-    request: Pick<ContextRequest, "model" | "count" | "scope"> & { readonly shardTokens: number },
+    request: Pick<ContextRequest, "model" | "count" | "scope" | "choices"> & { readonly shardTokens: number },
     signal?: AbortSignal,
   ): Promise<ShardCut> {
-    const files = scan.files.filter((file) => inScope(file.path, request.scope));
+    const choiceOf = choiceLookup(request.choices ?? {});
+    const files = scan.files.filter((file) => inScope(file.path, request.scope) && choiceOf(file.path) !== "out");
     if (files.length === 0) throw failure("repository-empty", scan.name);
     return cutShards({ scan, counts: this.#countsFor(request), files, shardTokens: request.shardTokens }, signal);
   }

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { ShardCut } from "../../src/context/shards";
+import type { FileChoices } from "../../src/protocol/qa";
 import { failureKind } from "../engine/engineUnderTest";
 import { MemoryRepository } from "./folders";
 
@@ -15,9 +16,10 @@ async function cut(
   repository: MemoryRepository,
   shardTokens: number,
   scope: readonly string[] = [],
+  choices: FileChoices = {},
 ): Promise<ShardCut> {
   const context = new RepositoryContext(repository);
-  return context.cut(await context.scan(), { model: "words", count, scope, shardTokens });
+  return context.cut(await context.scan(), { model: "words", count, scope, choices, shardTokens });
 }
 
 /** What stands in each shard, to be compared between cuts. */
@@ -127,4 +129,14 @@ test("only the scope is cut, and nothing to read is said", async () => {
   const repository = new MemoryRepository({ "a/x.ts": "x", "b/y.ts": "y" });
   assert.deepEqual(namesOf(await cut(repository, 100, ["b"])), ["b/y.ts"]);
   assert.equal(await failureKind(cut(repository, 100, ["c"])), "repository-empty");
+});
+
+test("what the user left out is in no shard, whatever folder it lies in", async () => {
+  const repository = new MemoryRepository({ "src/a.ts": "one", "src/deep/b.ts": "two", "docs/c.md": "three" });
+  const choices: FileChoices = { "src/": "out", "src/deep/b.ts": "full" };
+  const { shards } = await cut(repository, 100, [], choices);
+  const paths = shards.flatMap(({ files }) => files.map(({ file }) => file.path)).sort();
+  assert.deepEqual(paths, ["docs/c.md", "src/deep/b.ts"]);
+  const all: FileChoices = { "/": "out" };
+  assert.equal(await failureKind(cut(repository, 100, [], all)), "repository-empty");
 });
