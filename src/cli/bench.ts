@@ -3,8 +3,8 @@ import * as path from "node:path";
 import { lastSession } from "../protocol/engine";
 import { failure } from "../protocol/errors";
 import { choiceOption, integerOption, loadRequest, parseCommand, UsageError } from "./arguments";
-import { ownRows, readOwnRows, readPeerRows } from "./benchFiles";
-import { measureContext } from "./benchContext";
+import { ownRows, readContextRows, readOwnRows, readPeerRows } from "./benchFiles";
+import { measureContext, mediansOfTests } from "./benchContext";
 import { measureLookup, showLookup } from "./benchLookup";
 import { measureScan, showScan } from "./benchScan";
 import { appendToTable } from "./benchTable";
@@ -53,11 +53,13 @@ ringside bench --lookup --repo DIR --question TEXT [--question TEXT …] [--effo
 Answers the questions with and without prompt lookup in turns, each in at most N tokens (default 256), and prints how much
 faster the tokens come with it. Exit code 1 when they are not the same.
 
-ringside bench --context --repo DIR [--name NAME] [--reps N] [--append] [--model DIR] [--kv NAME] [--isa NAME]
-                         [--threads N] [--backend NAME] [--vram-limit SIZE] [--device N] [--json]
+ringside bench --context --repo DIR [--name NAME] [--model DIR] [--kv NAME] [--isa NAME] [--threads N] [--backend NAME]
+                         [--vram-limit SIZE] [--device N] [--json]
+ringside bench --context --rows FILE,FILE,… [--append] [--json]
 
 Plans and reads a copy of the repository and asks for the first token of answers: cold, warm, after a restart, and after
-a line was changed at 10, 50 and 90 % of what was read. NAME is what the table calls it (default: the folder's name).
+a line was changed at 10, 50 and 90 % of what was read. NAME is what the table calls it (default: the folder's name). The
+second form takes what the first one printed as JSON, some times, and makes one row of each test: the medians.
 
 ringside bench --scan --repo DIR --question TEXT [--shards N] [--shard-tokens N] [--generate N] [--reps N] [--no-lookup]
                       [as --lookup]
@@ -166,29 +168,40 @@ async function lookup(
 
 async function context(
   values: Parameters<typeof loadRequest>[0] & {
-    readonly [name in "repo" | "name" | "reps"]?: string | undefined;
+    readonly [name in "repo" | "name" | "rows"]?: string | undefined;
   } & { readonly [name in "append" | "json"]?: boolean | undefined },
 ): Promise<number> {
-  if (values.repo === undefined) throw new UsageError("--context needs --repo DIR.");
-  const folder = path.resolve(values.repo);
+  const { repo, rows: files } = values;
+  if ((repo === undefined) === (files === undefined))
+    throw new UsageError("--context needs --repo DIR or --rows FILES.");
+  if (files === undefined && values.append === true) throw new UsageError("Give --append the --rows of some rounds.");
+  const rows =
+    files === undefined
+      ? await measuredRows(values, path.resolve(repo ?? ""))
+      : mediansOfTests(await Promise.all(files.split(",").map((file) => readContextRows(path.resolve(file)))));
+  if (values.json === true) await writeOut(`${JSON.stringify(rows, null, 1)}\n`);
+  if (values.append === true) await add(rows, { ofContext: true });
+  return 0;
+}
+
+async function measuredRows(
+  values: Parameters<typeof loadRequest>[0] & { readonly name?: string | undefined },
+  folder: string,
+): Promise<readonly BenchRow[]> {
   const stop = new AbortController();
   const onInterrupt = (): void => stop.abort(failure("cancelled"));
   process.once("SIGINT", onInterrupt);
   try {
-    const rows = await measureContext({
+    return await measureContext({
       folder,
       name: path.basename(values.name ?? folder),
       load: loadRequest(values),
-      rounds: integerOption(values.reps, "--reps", [1, 1_000], 3),
       signal: stop.signal,
       progress: (line) => process.stderr.write(`${line}\n`),
     });
-    if (values.json === true) await writeOut(`${JSON.stringify(rows, null, 1)}\n`);
-    if (values.append === true) await add(rows, { ofContext: true });
   } finally {
     process.removeListener("SIGINT", onInterrupt);
   }
-  return 0;
 }
 
 async function scan(

@@ -7,9 +7,11 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { ask } from "../answer/ask";
 import type { AskDependencies } from "../answer/ask";
 import { preview } from "../answer/preview";
+import { readAhead } from "../answer/readAhead";
+import type { Ranking } from "../context/basePlan";
 import type { ContextPlan } from "../context/plan";
 import { RepositoryContext } from "../context/repositoryContext";
-import { createEngineClient, listSnapshots } from "../engine/client";
+import { createEngineClient, layoutsIn, listSnapshots } from "../engine/client";
 import type { EnginePort, LoadRequest, ModelInfo, Prompt, SyncDone } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import { middle } from "./benchFiles";
@@ -21,7 +23,6 @@ export interface ContextBench {
   readonly folder: string;
   readonly name: string;
   readonly load: LoadRequest;
-  readonly rounds: number;
   readonly signal: AbortSignal;
   readonly progress: (line: string) => void;
 }
@@ -31,13 +32,13 @@ const editedAt = [0.1, 0.5, 0.9] as const;
 const limitBytes = 4 * 2 ** 30;
 const writtenWithinMs = 60_000;
 
-/** Medians over the rounds, a row each test. */
+/** Each test once, a row each. */
 export async function measureContext(bench: ContextBench): Promise<readonly BenchRow[]> {
-  const rounds: (readonly BenchRow[])[] = [];
-  while (rounds.length < bench.rounds) {
-    const of = `${bench.name}, round ${String(rounds.length + 1)} of ${String(bench.rounds)}`;
-    rounds.push(await new Round(bench, of).run());
-  }
+  return new Round(bench).run();
+}
+
+/** Of several rounds of one repository, given as they were measured: a row each test. */
+export function mediansOfTests(rounds: readonly (readonly BenchRow[])[]): readonly BenchRow[] {
   const [first = []] = rounds;
   return first.map(({ test }) => middle(rounds.flatMap((rows) => rows.filter((row) => row["test"] === test))));
 }
@@ -70,7 +71,10 @@ class Life {
       ...(snapshots === null ? {} : { snapshots: { folder: snapshots, limitBytes } }),
     });
     this.#dependencies = {
-      context: new RepositoryContext(new DiskRepository(repository)),
+      context: new RepositoryContext(
+        new DiskRepository(repository),
+        snapshots === null ? {} : { layouts: layoutsIn(snapshots, repository) },
+      ),
       engine: this.#overheard(engine),
       load,
       repository: snapshots === null ? "" : repository,
@@ -81,10 +85,11 @@ class Life {
     return this.#dependencies.engine.load(this.load, { signal: this.signal });
   }
 
-  async plan(): Promise<{ readonly row: BenchRow; readonly plan: ContextPlan }> {
+  /** "first": as soon as there is something to read at all. */
+  async plan(ranking: Ranking): Promise<{ readonly row: BenchRow; readonly plan: ContextPlan }> {
     const blocked = new Blocked();
     const startedMs = performance.now();
-    const { plan } = await preview(this.#dependencies, { signal: this.signal });
+    const { plan } = await preview(this.#dependencies, { ranking, signal: this.signal });
     return { plan, row: { ms: performance.now() - startedMs, blocked_ms: blocked.longestMs() } };
   }
 
@@ -121,6 +126,23 @@ class Life {
       prefill_ms: sync.milliseconds,
     };
     return { row, plan, sync };
+  }
+
+  /** What an idle moment does: changed files are read in the place of their old copies. */
+  async rebase(): Promise<BenchRow> {
+    const blocked = new Blocked();
+    const startedMs = performance.now();
+    const { sync } = await readAhead(this.#dependencies, { rebase: true, signal: this.signal });
+    const readTokens = sync.promptTokens - sync.reusedTokens;
+    return {
+      ms: performance.now() - startedMs,
+      blocked_ms: blocked.longestMs(),
+      prompt_tokens: sync.promptTokens,
+      base_tokens: sync.baseTokens,
+      read_tokens: readTokens,
+      reread_tokens: readTokens,
+      prefill_ms: sync.milliseconds,
+    };
   }
 
   async end(): Promise<void> {
@@ -174,13 +196,11 @@ class Blocked {
 
 class Round {
   readonly #bench: ContextBench;
-  readonly #name: string;
   readonly #rows: BenchRow[] = [];
   #scratch = "";
 
-  constructor(bench: ContextBench, name: string) {
+  constructor(bench: ContextBench) {
     this.#bench = bench;
-    this.#name = name;
   }
 
   async run(): Promise<readonly BenchRow[]> {
@@ -220,7 +240,7 @@ class Round {
       const value = row[column];
       return typeof value === "number" ? [`${column} ${String(Math.round(value))}`] : [];
     });
-    this.#bench.progress(`${this.#name}: ${test}: ${figures.join(", ")}`);
+    this.#bench.progress(`${this.#bench.name}: ${test}: ${figures.join(", ")}`);
   }
 
   /** The repository as it was given, and what was kept of it before the edits, if anything was. */
@@ -236,14 +256,18 @@ class Round {
     return new Life(this.#repository, this.#storage, load, signal);
   }
 
-  /** With the model loaded: a plan from nothing, and one after a file was saved. */
+  /** With the model loaded: plans from nothing, and one after a file was saved. */
   async #plans(): Promise<{ readonly plan: ContextPlan; readonly info: ModelInfo }> {
+    await this.#living(async (life) => {
+      await life.info();
+      this.#tell("first plan", (await life.plan("first")).row);
+    });
     return this.#living(async (life) => {
       const info = await life.info();
-      const { plan, row } = await life.plan();
-      this.#tell("plan", row);
-      await this.#changeLine(segmentAt(plan, 0.5).path);
-      this.#tell("plan after a save", (await life.plan()).row);
+      const { plan, row } = await life.plan("complete");
+      this.#tell("complete plan", row);
+      await this.#changeLine(placeAt(plan, 0.5).path);
+      this.#tell("plan after a save", (await life.plan("complete")).row);
       return { plan, info };
     });
   }
@@ -272,16 +296,19 @@ class Round {
     await this.#living(async (life) => this.#tell("restart", (await life.first(question)).row));
   }
 
-  /** A line is changed while the repository is warm. */
+  /** A line is changed while the repository is warm; then there is an idle moment, and another question. */
   async #edit(at: number, [before = "", ...others]: readonly string[]): Promise<void> {
     await this.#fresh();
     await this.#living(async (life) => {
       const { plan } = await life.first(before);
-      const { path: file, tokens } = segmentAt(plan, at);
-      const question = others.find((text) => !text.includes(file)) ?? before;
+      const { path: file, tokens, behindTokens } = placeAt(plan, at);
+      const [first = before, second = before] = others.filter((text) => !text.includes(file));
       await this.#changeLine(file);
-      const percent = String(Math.round(100 * at));
-      this.#tell(`edit at ${percent} %`, { ...(await life.first(question)).row, edited_tokens: tokens });
+      const where = `at ${String(Math.round(100 * at))} %`;
+      const place = { edited_tokens: tokens, behind_tokens: behindTokens };
+      this.#tell(`edit ${where}`, { ...(await life.first(first)).row, ...place });
+      this.#tell(`rebase ${where}`, { ...(await life.rebase()), ...place });
+      this.#tell(`question after the rebase ${where}`, (await life.first(second)).row);
     });
   }
 
@@ -326,13 +353,27 @@ function questionsOf({ segments }: ContextPlan): readonly string[] {
   });
 }
 
-/** The file of the base in which that share of its tokens ends. */
-function segmentAt({ segments }: ContextPlan, share: number): { readonly path: string; readonly tokens: number } {
+interface Place {
+  readonly path: string;
+  readonly tokens: number;
+  /** Of the base behind the middle of the file, where the line is changed. */
+  readonly behindTokens: number;
+}
+
+/** The file, read in full, in which that share of the base's tokens ends, or the next such file. */
+function placeAt({ segments }: ContextPlan, share: number): Place {
   const base = segments.filter(({ kind }) => kind === "base");
   const total = base.reduce((sum, { tokens }) => sum + tokens, 0);
   let before = 0;
-  for (const segment of base) if ((before += segment.tokens) >= share * total) return segment;
-  throw failure("repository-empty", "bench");
+  let place: Place | null = null;
+  for (const { path: file, tokens, mode } of base) {
+    before += tokens;
+    if (mode !== "full") continue;
+    place = { path: file, tokens, behindTokens: total - before + Math.round(tokens / 2) };
+    if (before >= share * total) break;
+  }
+  if (place === null) throw failure("internal", "bench", "a file that is read in full", "none");
+  return place;
 }
 
 async function sizeOf(folder: string): Promise<{ readonly files: number; readonly bytes: number }> {

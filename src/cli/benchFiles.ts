@@ -15,6 +15,14 @@ export async function readOwnRows(file: string): Promise<readonly BenchRow[]> {
   return someRows(file, ownRows(await readJson(file)), "rows as bench --json prints them");
 }
 
+/** What `bench --context --json` printed, kept in a file. */
+export async function readContextRows(file: string): Promise<readonly BenchRow[]> {
+  const rows = list(await readJson(file)).map(record);
+  const isMeasured = (row: BenchRow): boolean =>
+    typeof row["test"] === "string" && typeof row["repository"] === "string";
+  return someRows(file, rows.filter(isMeasured), "rows as bench --context --json prints them");
+}
+
 async function readJson(file: string): Promise<unknown> {
   let text: string;
   try {

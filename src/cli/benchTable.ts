@@ -21,7 +21,7 @@ export const tableColumns = [
 /** Of `bench --context`; docs/PERFORMANCE.md says what they hold. */
 export const contextColumns = [
   ..."commit,date,device,backend,threads,model,repository,files,file_bytes,test,ms,plan_ms,blocked_ms".split(","),
-  ..."prompt_tokens,base_tokens,read_tokens,reread_tokens,edited_tokens,prefill_ms,tok_s".split(","),
+  ..."prompt_tokens,base_tokens,read_tokens,reread_tokens,edited_tokens,behind_tokens,prefill_ms,tok_s".split(","),
   ..."snapshots,disk_bytes,state_bytes,kv_token_bytes".split(","),
 ] as const;
 

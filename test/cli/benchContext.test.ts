@@ -22,7 +22,7 @@ const leftovers = (): readonly string[] => readdirSync(tmpdir()).filter((name) =
 
 test("a second question reads fewer than 64 tokens besides itself, a restarted engine too", async (t) => {
   const before = leftovers();
-  const { exitCode, out, err } = await ringside("bench", "--context", "--json", "--reps", "1", "--repo", workspace);
+  const { exitCode, out, err } = await ringside("bench", "--context", "--json", "--repo", workspace);
   assert.equal(exitCode, 0, err);
   const rows = JSON.parse(out) as readonly Row[];
   const of = (name: string): Row => rows.find((row) => row.test === name) ?? assert.fail(`${name} in ${out}`);
@@ -45,4 +45,5 @@ test("a repository without text ends the bench with a sentence", async (t) => {
   assert.equal(out, "");
   assert.match(err, /\S/);
   assert.equal((await ringside("bench", "--context")).exitCode, 2);
+  assert.equal((await ringside("bench", "--context", "--append", "--repo", workspace)).exitCode, 2);
 });
