@@ -32,7 +32,7 @@ export class BackgroundReading implements Disposable {
       mode: () => readSettings().readAhead,
       mayRead: () => conversation.activeTurn === null && workspaceState() === "ready",
       onBattery: runsOnBattery,
-      read: () => preparation.readAhead(),
+      read: (isSettled) => preparation.readAhead(isSettled),
     });
     const tellReading = changesOf((isReading) => {
       void commands.executeCommand("setContext", "ringside.isReading", isReading);

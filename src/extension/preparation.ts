@@ -63,7 +63,9 @@ export class Preparation implements Disposable {
 
   /** Files that are another on the disk than the model read. */
   get changedFiles(): number {
-    return [...this.#changedPaths].filter((path) => this.#readPaths.has(path)).length;
+    const seen = [...this.#changedPaths].filter((path) => this.#readPaths.has(path));
+    // What changed while the editor was closed nobody saw happen.
+    return new Set([...seen, ...(this.#repository.open?.context.stale ?? [])]).size;
   }
 
   get isReading(): boolean {
@@ -75,13 +77,16 @@ export class Preparation implements Disposable {
     if (this.#running === null) this.#begin(false);
   }
 
-  /** Plans, and lets the model read what every question reads; true when it has. Never rejects. */
-  async readAhead(): Promise<boolean> {
+  /**
+   * Plans, and lets the model read what every question reads; true when it has. `rebase`: changed files in the place of their old
+   * copies. Never rejects.
+   */
+  async readAhead(rebase = false): Promise<boolean> {
     const stops = this.#stops;
     while (this.#running?.reads === false) await this.#running.ended;
     // Whoever stopped the planning wants the engine now.
     if (stops !== this.#stops) return false;
-    this.#begin(true);
+    this.#begin(true, rebase);
     return this.#running?.ended ?? false;
   }
 
@@ -146,11 +151,11 @@ export class Preparation implements Disposable {
     this.#changed.fire();
   }
 
-  #begin(reads: boolean): void {
+  #begin(reads: boolean, rebase = false): void {
     const { open } = this.#repository;
     if (this.#running !== null || open === null || workspaceState() !== "ready") return;
     const abort = new AbortController();
-    const ended = this.#prepare(open, reads, abort.signal).catch((cause: unknown) => {
+    const ended = this.#prepare(open, { reads, rebase }, abort.signal).catch((cause: unknown) => {
       const error = errorOf(cause);
       if (error.kind !== "cancelled") this.#log.warn(`preparing: ${wordError(error)}`);
       return false;
@@ -161,7 +166,11 @@ export class Preparation implements Disposable {
     });
   }
 
-  async #prepare({ context }: OpenRepository, reads: boolean, signal: AbortSignal): Promise<boolean> {
+  async #prepare(
+    { context }: OpenRepository,
+    { reads, rebase }: { readonly reads: boolean; readonly rebase: boolean },
+    signal: AbortSignal,
+  ): Promise<boolean> {
     const { port } = this.#engine;
     const request = this.#engine.loadRequest();
     // Not stopped with the rest: a question that comes meanwhile needs the model as well.
@@ -171,7 +180,7 @@ export class Preparation implements Disposable {
     const scan = await context.scan({ signal });
     const info = await orCancelled(loading, signal);
     const { scope, choices } = this.#repository;
-    const question = { text: "", history: [], scope, pinned: [], choices };
+    const question = { text: "", history: [], scope, pinned: [], choices, rebase };
     const learned = async (ranking: Ranking): Promise<ContextPlan> => {
       const { plan } = await planQuestion({ ...question, ranking }, context, port, scan, info, signal);
       if (signal.aborted) throw failure("cancelled");

@@ -14,16 +14,19 @@ class World {
   mayRead = true;
   onBattery = false;
   reads = 0;
-  #end: () => void = () => undefined;
+  settledReads = 0;
+  #end: (isThrough: boolean) => void = () => undefined;
   readonly readAhead = new ReadAhead({
     mode: () => this.mode,
     mayRead: () => this.mayRead,
     onBattery: () => Promise.resolve(this.onBattery),
-    read: () => {
+    read: (isSettled) => {
       this.reads += 1;
-      return new Promise<void>((resolve) => (this.#end = resolve));
+      if (isSettled) this.settledReads += 1;
+      return new Promise((resolve) => (this.#end = resolve));
     },
     quietMs: 100,
+    settledMs: 50_000,
     batteryMs: 1_000,
   });
 
@@ -33,8 +36,8 @@ class World {
     return this.reads;
   }
 
-  async endReading(): Promise<void> {
-    this.#end();
+  async endReading(isThrough = true): Promise<void> {
+    this.#end(isThrough);
     await this.pass(0);
   }
 }
@@ -113,6 +116,32 @@ test("the user's stop holds until it is taken back", async () => {
   world.readAhead.pause();
   await world.endReading();
   assert.equal(await world.pass(10_000), 1);
+});
+
+test("when nothing has happened for long it reads once more, to settle", async () => {
+  const world = new World();
+  world.readAhead.wake();
+  await world.pass(100);
+  await world.endReading();
+  assert.equal(await world.pass(49_999), 1);
+  world.readAhead.postpone();
+  assert.equal(await world.pass(49_999), 1);
+  assert.equal(await world.pass(1), 2);
+  assert.equal(world.settledReads, 1);
+  await world.endReading();
+  assert.equal(await world.pass(200_000), 2, "once is enough");
+});
+
+test("a change before that is read first, and a reading that was stopped settles nothing", async () => {
+  const world = new World();
+  world.readAhead.wake();
+  await world.pass(100);
+  await world.endReading();
+  world.readAhead.wake();
+  assert.equal(await world.pass(100), 2);
+  assert.equal(world.settledReads, 0);
+  await world.endReading(false);
+  assert.equal(await world.pass(200_000), 2);
 });
 
 test("nothing runs after its end", async () => {

@@ -37,7 +37,11 @@ describe("reading ahead", () => {
       mode: () => mode,
       mayRead: () => conversation.activeTurn === null && workspaceState() === "ready",
       onBattery: () => Promise.resolve(false),
-      read: async () => tell(await preparation.readAhead()),
+      read: async () => {
+        const isThrough = await preparation.readAhead();
+        tell(isThrough);
+        return isThrough;
+      },
       quietMs: 50,
     });
     return { readAhead, done };
