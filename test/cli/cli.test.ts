@@ -13,6 +13,8 @@ function install(): string {
   for (const name of ["dist/native", "media", "build"]) mkdirSync(path.join(folder, name), { recursive: true });
   bundle("src/cli/main.ts", path.join(folder, "dist", "cli.js"));
   bundle("src/engine/host.ts", path.join(folder, "dist", "engineHost.js"));
+  bundle("src/worker/thread.ts", path.join(folder, "dist", "contextWorker.js"));
+  symlinkSync(path.join(root, "dist", "grammars"), path.join(folder, "dist", "grammars"));
   symlinkSync(addonPath, path.join(folder, "dist", "native", "ringside.node"));
   symlinkSync(nanoFolder, path.join(folder, "media", "nano"));
   symlinkSync(path.join(root, "build", "native"), path.join(folder, "build", "native"));

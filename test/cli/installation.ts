@@ -4,13 +4,15 @@ import type { ChildProcessByStdio } from "node:child_process";
 import { mkdirSync, symlinkSync } from "node:fs";
 import * as path from "node:path";
 import type { Readable } from "node:stream";
-import { addonPath, bundle, nanoFolder, scratchFolder } from "../engine/engineUnderTest";
+import { addonPath, bundle, nanoFolder, root, scratchFolder } from "../engine/engineUnderTest";
 
 const installation = scratchFolder("asking");
 mkdirSync(path.join(installation, "dist", "native"), { recursive: true });
 mkdirSync(path.join(installation, "media"));
 bundle("src/cli/main.ts", path.join(installation, "dist", "cli.js"));
 bundle("src/engine/host.ts", path.join(installation, "dist", "engineHost.js"));
+bundle("src/worker/thread.ts", path.join(installation, "dist", "contextWorker.js"));
+symlinkSync(path.join(root, "dist", "grammars"), path.join(installation, "dist", "grammars"));
 symlinkSync(addonPath, path.join(installation, "dist", "native", "ringside.node"));
 symlinkSync(nanoFolder, path.join(installation, "media", "nano"));
 

@@ -1,7 +1,7 @@
 // When files last changed, asked of real git: what is told, where nothing is told, and that no program of the repository's runs.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
@@ -66,6 +66,19 @@ test("only so many commits are read, and that is told", async (t) => {
   assert.equal(history?.isWhole, false);
 });
 
+/** While `work` runs, another program stands before git, which ends long after every limit. */
+async function withSlowGit(t: TestContext, work: () => Promise<void>): Promise<void> {
+  const folder = folderWith(t, { git: "#!/bin/sh\nexec sleep 30\n" });
+  chmodSync(path.join(folder, "git"), 0o755);
+  const before = process.env["PATH"];
+  process.env["PATH"] = `${folder}${path.delimiter}${before ?? ""}`;
+  try {
+    await work();
+  } finally {
+    process.env["PATH"] = before;
+  }
+}
+
 test("no repository, no commit, too much to read, too slow, stopped: there is no history", async (t) => {
   const plain = folderWith(t, { "a.ts": "1" });
   // A folder of this machine above it may be a repository.
@@ -74,7 +87,9 @@ test("no repository, no commit, too much to read, too slow, stopped: there is no
   assert.equal(await new GitHistory(path.join(plain, "not-there")).read(), null);
   const folder = repository(t);
   assert.equal(await new GitHistory(folder, { commits: 9, bytes: 60, milliseconds: 10_000 }).read(), null);
-  assert.equal(await new GitHistory(folder, { commits: 9, bytes: 1 << 20, milliseconds: 1 }).read(), null);
+  await withSlowGit(t, async () => {
+    assert.equal(await new GitHistory(folder, { commits: 9, bytes: 1 << 20, milliseconds: 200 }).read(), null);
+  });
   const stop = new AbortController();
   stop.abort();
   assert.equal(await new GitHistory(folder).read(stop.signal), null);

@@ -68,7 +68,7 @@ test("jobs are answered each with its own result, however many wait", async (con
 
 for (const how of ["throw", "exit", "hang", "memory"]) {
   test(`a thread that dies takes one job with it: ${how}`, async (context) => {
-    const { worker, log } = started(context, { jobMs: how === "hang" ? 500 : 20_000, heapMb: 64 });
+    const { worker, log } = started(context, { jobMs: how === "hang" ? 4_000 : 20_000, heapMb: 64 });
     const fine = Array.from({ length: 20 }, (_, index) => `text ${String(index)}`);
     const before = fine.map((text) => read(worker, text));
     const fatal = read(worker, how);
