@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Browser } from "playwright-core";
 import { newTurn } from "../../src/protocol/turn";
-import type { TurnView } from "../../src/protocol/qa";
+import type { PanelState, TurnView } from "../../src/protocol/qa";
 import { launchBrowser, openQaPage } from "./browserPage";
 import { hostileAnswers } from "./hostileMarkdown";
 import { panelWith, startMs } from "./panels";
@@ -107,21 +107,27 @@ test("characters that are not seen are shown by their number", async () => {
   await opened.close();
 });
 
+/** From the message to the first block on a new page. */
+async function msToDraw(state: PanelState): Promise<number> {
+  const opened = await openQaPage(browser);
+  const drawnMs = await opened.page.evaluate(async (drawn) => {
+    const startMs = performance.now();
+    window.postMessage({ type: "state", state: drawn }, "*");
+    while (document.querySelector(".answer .block") === null) await new Promise((resolve) => setTimeout(resolve, 1));
+    return performance.now() - startMs;
+  }, state);
+  await opened.close();
+  return drawnMs;
+}
+
 test("an answer of 100 KB is drawn at 50 ms for each 10 KB at most", async () => {
   const mixed = hostileAnswers.filter((answer) => answer.length < 5_000).join("\n\n");
   const text = mixed.repeat(Math.ceil(100_000 / mixed.length)).slice(0, 100_000);
-  const opened = await openQaPage(browser);
-  const drawnMs = await opened.page.evaluate(
-    async (state) => {
-      const startMs = performance.now();
-      window.postMessage({ type: "state", state }, "*");
-      while (document.querySelector(".answer .block") === null) await new Promise((resolve) => setTimeout(resolve, 1));
-      return performance.now() - startMs;
-    },
-    panelWith([turnWith(1, text)]),
-  );
+  // The quickest of three: other work that shares the machine is not the page's.
+  let drawnMs = Infinity;
+  for (let round = 0; round < 3; round += 1)
+    drawnMs = Math.min(drawnMs, await msToDraw(panelWith([turnWith(1, text)])));
   console.log(`100 KB drawn in ${drawnMs.toFixed(0)} ms`);
-  // Other work shares the machine while this runs: the limit is for the quickest of the page's own time, so it is generous here.
+  // Other work shares the machine while this runs, so the limit is generous.
   assert.ok(drawnMs < 2 * 500, `${drawnMs} ms`);
-  await opened.close();
 });
