@@ -12,8 +12,6 @@ constexpr int64_t kArenaBlockBytes = int64_t{256} << 20;
 constexpr int64_t kStretchBytes = int64_t{64} << 20;
 constexpr int64_t kSmallPieceBytes = int64_t{4} << 20;
 
-int64_t rounded_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
-
 }  // namespace
 
 Result<uint8_t*> Arena::allocate(int64_t bytes, const char* what, int worker) {

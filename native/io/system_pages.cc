@@ -12,8 +12,6 @@ namespace {
 // A multiple of every ordinary page of every system.
 constexpr int64_t kPageBytes = int64_t{64} << 10;
 
-int64_t rounded_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
-
 Error out_of_memory(const char* what, int64_t bytes) {
   return Error{ErrorKind::kOutOfMemory, what, std::to_string(bytes) + " bytes", "refused by the system"};
 }

@@ -1,6 +1,5 @@
 // Owns: whether a text holds a key, a token or a password, by secretlint's rules. Must never keep or tell what was found, and never
 // let a text switch a rule off: the rules' comments for that are not heeded.
-import { rules } from "@secretlint/secretlint-rule-preset-recommend";
 import type { SecretLintRuleContext, SecretLintRuleCreator, SecretLintSourceCode } from "@secretlint/types";
 import { extensionOf } from "./definitions";
 import { WorkerDied } from "./worker";
@@ -21,7 +20,7 @@ const optionsByRule: Readonly<Record<string, object>> = {
 export const secretsHere: SecretFinder = {
   hasSecret: async (path, text) => {
     const found = { any: false };
-    for (const rule of scanners) {
+    for (const rule of await scanners()) {
       await rule.create(contextOf(found), optionsByRule[rule.meta.id] ?? {}).file?.(sourceOf(path, text));
       if (found.any) return true;
     }
@@ -43,8 +42,16 @@ export function secretsOnWorker(worker: ContextWorker): SecretFinder {
   };
 }
 
-// Their types refer to packages that the preset has bundled into itself.
-const scanners = (rules as unknown as readonly SecretLintRuleCreator[]).filter(({ meta }) => meta.type === "scanner");
+/** Loaded when they are first asked: a process whose worker looks for secrets needs none of them. */
+let loadedScanners: Promise<readonly SecretLintRuleCreator[]> | undefined;
+
+function scanners(): Promise<readonly SecretLintRuleCreator[]> {
+  // Their types refer to packages that the preset has bundled into itself.
+  loadedScanners ??= import("@secretlint/secretlint-rule-preset-recommend").then(({ rules }) =>
+    (rules as unknown as readonly SecretLintRuleCreator[]).filter(({ meta }) => meta.type === "scanner"),
+  );
+  return loadedScanners;
+}
 
 function contextOf(found: { any: boolean }): SecretLintRuleContext {
   return {

@@ -3,42 +3,25 @@ import assert from "node:assert/strict";
 import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
-import { ask } from "../../src/answer/ask";
 import type { AskInput, AskOutcome } from "../../src/answer/ask";
 import { DiskRepository } from "../../src/cli/diskRepository";
 import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { EnginePort } from "../../src/protocol/engine";
-import type { AskEvent } from "../../src/protocol/qa";
 import { folderWith, put } from "../context/folders";
 import { nanoFolder, newEngine, root } from "../engine/engineUnderTest";
 import { watchedEngine } from "../engine/hostProcess";
 import { loadRequest } from "../engine/prompts";
+import { askTold } from "./askTold";
+import type { Listening, Told } from "./askTold";
 
 const engine = newEngine();
 
-interface Asked extends AskOutcome {
-  readonly events: readonly AskEvent[];
-}
-
 function asker(folder: string, on: EnginePort = engine, model = nanoFolder) {
   const context = new RepositoryContext(new DiskRepository(folder));
-  return async (
-    text: string,
-    options: Partial<AskInput> & { onEvent?: (event: AskEvent) => void; signal?: AbortSignal } = {},
-  ): Promise<Asked> => {
+  return async (text: string, options: Partial<AskInput> & Listening = {}): Promise<Told> => {
     const { onEvent, signal, ...input } = options;
-    const events: AskEvent[] = [];
-    const outcome = await ask(
-      { effort: "high", ...input, text },
-      { context, engine: on, load: loadRequest(model) },
-      (event) => {
-        events.push(event);
-        onEvent?.(event);
-      },
-      signal,
-    );
-    assert.ok(["done", "failed"].includes(events.at(-1)?.type ?? ""), "the last event ends the question");
-    return { ...outcome, events };
+    const dependencies = { context, engine: on, load: loadRequest(model) };
+    return askTold({ effort: "high", ...input, text }, dependencies, { onEvent, signal });
   };
 }
 
@@ -189,7 +172,7 @@ test("a file that changes while the answer runs makes its citations stale", asyn
 
 test("a second question while one runs is told so, and the first is not disturbed", async (t) => {
   const question = asker(packageFolder(t));
-  let second: Promise<Asked> | undefined;
+  let second: Promise<Told> | undefined;
   const first = await question("Where is `escapeArgument` defined?", {
     onEvent: (event) => {
       if (event.type === "phase" && event.phase === "reasoning")

@@ -2,8 +2,7 @@
 // part of it can fail.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ask } from "../../src/answer/ask";
-import type { AskInput, AskOutcome } from "../../src/answer/ask";
+import type { AskInput } from "../../src/answer/ask";
 import { checkCitations } from "../../src/answer/citations";
 import { generateAnswer } from "../../src/answer/generation";
 import type { ShardOutcome } from "../../src/answer/scan";
@@ -11,11 +10,13 @@ import { mergeAnswers, verdictOf } from "../../src/answer/shardMerge";
 import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { EnginePort, Prompt } from "../../src/protocol/engine";
 import { failure } from "../../src/protocol/errors";
-import type { AskEvent, Citation } from "../../src/protocol/qa";
+import type { Citation } from "../../src/protocol/qa";
 import { MemoryRepository } from "../context/folders";
 import { nanoFolder, newEngine } from "../engine/engineUnderTest";
 import { isRunning, watchedEngine } from "../engine/hostProcess";
 import { greedy, loadRequest } from "../engine/prompts";
+import { askTold } from "./askTold";
+import type { Listening, Told } from "./askTold";
 
 const engine = newEngine();
 const question = "Where is `roundToCents` used?";
@@ -57,31 +58,20 @@ export function filled${title}(entries: readonly ${title}Entry[]): ${title}Entry
   );
 }
 
-interface Scanned extends AskOutcome {
-  readonly events: readonly AskEvent[];
-}
-
 /** Fits one of the modules, not two. */
 const shardTokens = 270;
 
 async function scan(
   on: EnginePort,
-  options: Partial<AskInput> & { readonly signal?: AbortSignal; readonly onEvent?: (event: AskEvent) => void } = {},
+  options: Partial<AskInput> & Listening = {},
   files: Record<string, string> = modules(),
-): Promise<Scanned> {
+): Promise<Told> {
   const { signal, onEvent, ...input } = options;
-  const events: AskEvent[] = [];
-  const outcome = await ask(
+  return askTold(
     { text: question, effort: "high", exhaustive: true, shardTokens, ...input },
     { context: new RepositoryContext(new MemoryRepository(files)), engine: on, load: loadRequest(nanoFolder) },
-    (event) => {
-      events.push(event);
-      onEvent?.(event);
-    },
-    signal,
+    { onEvent, signal },
   );
-  assert.ok(["done", "failed"].includes(events.at(-1)?.type ?? ""), "the last event ends the question");
-  return { ...outcome, events };
 }
 
 const pathOf = ({ files }: ShardOutcome): string => files.map(({ path }) => path).join(" ");
@@ -203,7 +193,7 @@ for (const [when, read] of [
     const failed = outcome.shards.filter(({ verdict }) => verdict === "failed");
     assert.deepEqual(failed.map(pathOf), ["src/wages.ts"]);
     assert.equal(failed[0]?.error?.kind, "internal");
-    const others = (one: Scanned): unknown =>
+    const others = (one: Told): unknown =>
       one.shards
         .filter((shard) => pathOf(shard) !== "src/wages.ts")
         .map(({ answer, citations }) => ({ answer, citations }));

@@ -1,46 +1,14 @@
 // The command line as a program: the bundle, the host process, the addon and the embedded model, by exit code, output and words.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
 import type { LookupReport } from "../../src/cli/benchLookup";
-import { addonPath, bundle, nanoFolder, root, scratchFolder, tinyModel } from "../engine/engineUnderTest";
+import { root, scratchFolder, tinyModel } from "../engine/engineUnderTest";
+import { installation, ringsideGiven } from "./installation";
+import type { Ended } from "./installation";
 
-/** An installation laid out as the real one, with bundles of the sources. */
-function install(): string {
-  const folder = scratchFolder("installation");
-  for (const name of ["dist/native", "media", "build"]) mkdirSync(path.join(folder, name), { recursive: true });
-  bundle("src/cli/main.ts", path.join(folder, "dist", "cli.js"));
-  bundle("src/engine/host.ts", path.join(folder, "dist", "engineHost.js"));
-  bundle("src/worker/thread.ts", path.join(folder, "dist", "contextWorker.js"));
-  symlinkSync(path.join(root, "dist", "grammars"), path.join(folder, "dist", "grammars"));
-  symlinkSync(addonPath, path.join(folder, "dist", "native", "ringside.node"));
-  symlinkSync(nanoFolder, path.join(folder, "media", "nano"));
-  symlinkSync(path.join(root, "build", "native"), path.join(folder, "build", "native"));
-  return folder;
-}
-const installation = install();
-
-interface Outcome {
-  readonly exitCode: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-async function ringside(arguments_: readonly string[], input = ""): Promise<Outcome> {
-  // What is kept between commands is this test's own.
-  const env = { ...process.env, XDG_CACHE_HOME: path.join(installation, "cache") };
-  const child = spawn(process.execPath, [path.join(installation, "dist", "cli.js"), ...arguments_], { env });
-  const out: Buffer[] = [];
-  const err: Buffer[] = [];
-  child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
-  child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
-  child.stdin.on("error", () => undefined);
-  child.stdin.end(input);
-  const exitCode = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { exitCode, out: Buffer.concat(out).toString(), err: Buffer.concat(err).toString() };
-}
+const ringside = (arguments_: readonly string[], input = ""): Promise<Ended> => ringsideGiven(input, ...arguments_);
 
 const commands = ["ask", "pack", "tokenize", "detokenize", "logits", "quantize", "bench", "snapshots", "roofline"];
 

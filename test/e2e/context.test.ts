@@ -4,12 +4,12 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
-import { after, before, test } from "node:test";
+import { after, before } from "node:test";
 import type { Locator } from "playwright-core";
 import { runCommand, webviewFrame } from "../../scripts/browser.mjs";
 import { at } from "../../scripts/paths.mjs";
 import { removeTemporaryFolder, writeLargeRepository } from "./repositories";
-import { openWorkbench, type Workbench } from "./workbench";
+import { openWorkbench, partOf, type Workbench } from "./workbench";
 
 /** Planning loads the model and counts the tokens of the repository. */
 const planLimitMs = 120_000;
@@ -30,18 +30,7 @@ after(async () => {
   removeTemporaryFolder(folder);
 });
 
-/** Runs one part; when it fails there is a picture and the log to look at. */
-function part(name: string, body: () => Promise<void>): void {
-  test(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      await workbench.screenshot(`failed-${name.replaceAll(/\W+/g, "-")}`);
-      for (const [file, text] of workbench.logs()) if (/ringside/i.test(file)) console.log(`${file}\n${text}`);
-      throw error;
-    }
-  });
-}
+const part = partOf(() => workbench);
 
 const view = (): Locator =>
   workbench.page.locator(".pane", { has: workbench.page.getByRole("tree", { name: "Context" }) });

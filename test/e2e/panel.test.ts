@@ -4,13 +4,13 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
-import { after, before, test } from "node:test";
+import { after, before } from "node:test";
 import type { AxeResults } from "axe-core";
 import type { Frame, Locator } from "playwright-core";
 import { runCommand, webviewFrame } from "../../scripts/browser.mjs";
 import { at } from "../../scripts/paths.mjs";
 import { linesOf, removeTemporaryFolder, writePackages } from "./repositories";
-import { openWorkbench, type Workbench } from "./workbench";
+import { openWorkbench, partOf, type Workbench } from "./workbench";
 
 /** The first question reads the whole repository, on whatever machine this runs. */
 const answerLimitMs = 180_000;
@@ -32,18 +32,7 @@ after(async () => {
   removeTemporaryFolder(folder);
 });
 
-/** Runs one part; when it fails there is a picture and the log to look at. */
-function part(name: string, body: () => Promise<void> | void): void {
-  test(name, async () => {
-    try {
-      await body();
-    } catch (error) {
-      await workbench.screenshot(`failed-${name.replaceAll(/\W+/g, "-")}`);
-      for (const [file, text] of workbench.logs()) if (/ringside/i.test(file)) console.log(`${file}\n${text}`);
-      throw error;
-    }
-  });
-}
+const part = partOf(() => workbench);
 
 const turn = (number: number): Locator => panel.locator("article").nth(number - 1);
 

@@ -2,6 +2,7 @@
 // test and removed after it. Must never use flags that scripts/test-profile.mjs does not hold.
 import fs from "node:fs";
 import path from "node:path";
+import { test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import { launchBrowser } from "../../scripts/browser.mjs";
 import { at, vsixFile } from "../../scripts/paths.mjs";
@@ -17,6 +18,21 @@ export interface Workbench {
   logs(): ReadonlyMap<string, string>;
   screenshot(name: string): Promise<void>;
   close(): Promise<void>;
+}
+
+/** One part of a test of the same workbench; when it fails there is a picture and the log to look at. */
+export function partOf(workbench: () => Workbench): (name: string, body: () => Promise<void> | void) => void {
+  return (name, body) => {
+    test(name, async () => {
+      try {
+        await body();
+      } catch (error) {
+        await workbench().screenshot(`failed-${name.replaceAll(/\W+/g, "-")}`);
+        for (const [file, text] of workbench().logs()) if (/ringside/i.test(file)) console.log(`${file}\n${text}`);
+        throw error;
+      }
+    });
+  };
 }
 
 export async function openWorkbench(
