@@ -10,14 +10,13 @@ import { preview } from "../answer/preview";
 import { readAhead } from "../answer/readAhead";
 import type { Ranking } from "../context/basePlan";
 import type { ContextPlan } from "../context/plan";
-import { RepositoryContext } from "../context/repositoryContext";
 import { createEngineClient, layoutsIn, listSnapshots } from "../engine/client";
 import type { EnginePort, LoadRequest, ModelInfo, Prompt, SyncDone } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import { middle } from "./benchFiles";
 import type { BenchRow } from "./benchTable";
-import { DiskRepository } from "./diskRepository";
 import { places } from "./places";
+import { repositoryOf } from "./repositoryOf";
 
 export interface ContextBench {
   readonly folder: string;
@@ -71,10 +70,7 @@ class Life {
       ...(snapshots === null ? {} : { snapshots: { folder: snapshots, limitBytes } }),
     });
     this.#dependencies = {
-      context: new RepositoryContext(
-        new DiskRepository(repository),
-        snapshots === null ? {} : { layouts: layoutsIn(snapshots, repository) },
-      ),
+      context: repositoryOf(repository, snapshots === null ? {} : { layouts: layoutsIn(snapshots, repository) }),
       engine: this.#overheard(engine),
       load,
       repository: snapshots === null ? "" : repository,

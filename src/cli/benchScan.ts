@@ -3,12 +3,11 @@
 import { greedy } from "../answer/ask";
 import { shareForQuestion } from "../answer/preview";
 import { buildPrompt } from "../answer/prompt";
-import { RepositoryContext } from "../context/repositoryContext";
 import type { EnginePort, LoadRequest, ModelInfo, Prompt } from "../protocol/engine";
 import { fileSegment } from "../context/segment";
 import { failure } from "../protocol/errors";
 import { median } from "./benchFiles";
-import { DiskRepository } from "./diskRepository";
+import { repositoryOf } from "./repositoryOf";
 import { writeOut } from "./standardStreams";
 
 export interface ScanBench {
@@ -105,7 +104,7 @@ export async function showScan(report: ScanReport, json: boolean): Promise<void>
 
 /** Of the largest shards, as `ask --scan` asks them. */
 async function promptsOf(engine: EnginePort, info: ModelInfo, bench: ScanBench): Promise<readonly Prompt[]> {
-  const context = new RepositoryContext(new DiskRepository(bench.repository));
+  const context = repositoryOf(bench.repository);
   const scan = await context.scan();
   const shares = await shareForQuestion({ text: bench.text, history: [] }, engine, { scan, info });
   const { shards } = await context.cut(scan, {

@@ -5,7 +5,6 @@ import { extensionOf, isSource } from "./definitions";
 import { mapConcurrently, Pace } from "./pace";
 import { rankByReferences } from "./referenceGraph";
 import type { RepositoryScan } from "./scan";
-import { secretsHere } from "./secrets";
 import type { SecretFinder } from "./secrets";
 import type { SyntaxReader } from "./syntax/fileSyntax";
 import { syntaxOfLines } from "./syntax/lineParser";
@@ -20,10 +19,10 @@ export interface FileNames {
   readonly outlineCharacters: number;
 }
 
-/** Where the looking is done; without them on this thread, by the shape of the lines. */
+/** Where the looking is done; without `syntax` on this thread, by the shape of the lines. */
 export interface FactSources {
   readonly syntax?: Pick<SyntaxReader, "read">;
-  readonly secrets?: SecretFinder;
+  readonly secrets: SecretFinder;
 }
 
 const linesHere: Pick<SyntaxReader, "read"> = { read: (path, text) => Promise.resolve(syntaxOfLines(path, text)) };
@@ -52,7 +51,7 @@ export class FileFacts {
   #outlineCharacters = 0;
   #ranked: { readonly names: readonly FileNames[]; readonly weights: Float64Array; ranks: Float64Array } | undefined;
 
-  constructor({ syntax = linesHere, secrets = secretsHere }: FactSources = {}) {
+  constructor({ syntax = linesHere, secrets }: FactSources) {
     this.#syntax = syntax;
     this.#secrets = secrets;
   }

@@ -1,6 +1,6 @@
 // Owns: the long work of this room by its names, so that another thread can do it. Each job takes and gives plain data, that can
 // be copied from thread to thread, and keeps nothing but what makes the next one faster. Must never read a repository.
-import { secretsHere } from "./secrets";
+import { secretsHere } from "./secretRules";
 import { packSyntax } from "./syntax/fileSyntax";
 import type { PackedSyntax } from "./syntax/fileSyntax";
 import { syntaxOfLines } from "./syntax/lineParser";

@@ -63,7 +63,7 @@ export class RepositoryContext {
 
   constructor(
     readonly reader: RepoReader,
-    options: ContextOptions = {},
+    options: ContextOptions,
   ) {
     this.#scanner = new Scanner(reader, options);
     this.#facts = new FileFacts(options);

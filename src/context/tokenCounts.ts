@@ -2,7 +2,7 @@
 // Must never estimate what it reports, and never hand out a file that holds a secret.
 import type { FileMode } from "../protocol/qa";
 import type { ScannedFile } from "./contentCache";
-import { FileFacts } from "./fileFacts";
+import type { FileFacts } from "./fileFacts";
 import type { RepositoryScan } from "./scan";
 import { fileCloseTag, fileOpenTag, fileSeparator, outlineBody, segmentBody } from "./segment";
 
@@ -26,7 +26,7 @@ export class TokenCounts {
 
   constructor(
     private readonly count: CountTokens,
-    readonly facts: FileFacts = new FileFacts(),
+    readonly facts: FileFacts,
   ) {}
 
   async texts(texts: readonly string[], signal?: AbortSignal): Promise<readonly number[]> {

@@ -33,7 +33,7 @@ export class Repository implements Disposable {
   /** `options`: how each repository that is opened is looked into, and where it is kept how it was read. */
   constructor(
     memory: Memento,
-    private readonly options: ContextOptions = {},
+    private readonly options: ContextOptions,
   ) {
     this.#memory = memory;
     this.#open = openRepository(options);

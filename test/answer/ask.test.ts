@@ -5,9 +5,8 @@ import * as path from "node:path";
 import { test } from "node:test";
 import type { AskInput, AskOutcome } from "../../src/answer/ask";
 import { DiskRepository } from "../../src/cli/diskRepository";
-import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { EnginePort } from "../../src/protocol/engine";
-import { folderWith, put } from "../context/folders";
+import { contextOf, folderWith, put } from "../context/folders";
 import { nanoFolder, newEngine, root } from "../engine/engineUnderTest";
 import { watchedEngine } from "../engine/hostProcess";
 import { loadRequest } from "../engine/prompts";
@@ -17,7 +16,7 @@ import type { Listening, Told } from "./askTold";
 const engine = newEngine();
 
 function asker(folder: string, on: EnginePort = engine, model = nanoFolder) {
-  const context = new RepositoryContext(new DiskRepository(folder));
+  const context = contextOf(new DiskRepository(folder));
   return async (text: string, options: Partial<AskInput> & Listening = {}): Promise<Told> => {
     const { onEvent, signal, ...input } = options;
     const dependencies = { context, engine: on, load: loadRequest(model) };

@@ -6,9 +6,8 @@ import { shareTail, shareWindow } from "../../src/answer/budget";
 import { searchedText } from "../../src/answer/preview";
 import { checkRefusal, refusedName } from "../../src/answer/refusal";
 import { suggestQuestions } from "../../src/answer/suggestions";
-import { RepositoryContext } from "../../src/context/repositoryContext";
 import { Scanner } from "../../src/context/scan";
-import { MemoryRepository } from "../context/folders";
+import { contextOf, MemoryRepository } from "../context/folders";
 
 const answers: readonly (readonly [string, string | undefined])[] = [
   ["I could not find `readAll` in this repository.", "readAll"],
@@ -77,7 +76,7 @@ test("three questions from symbols that are defined once, the same each time, fr
     "src/c.ts": "function closeEverything() {\n  a();\n  b();\n}\n",
     "test/d.test.ts": "function helperOfTests() {}\n",
   };
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const plan = await context.plan(await context.scan(), {
     model: "m",
     count: (texts) => Promise.resolve(texts.map(() => 10)),

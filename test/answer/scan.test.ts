@@ -7,11 +7,10 @@ import { checkCitations } from "../../src/answer/citations";
 import { generateAnswer } from "../../src/answer/generation";
 import type { ShardOutcome } from "../../src/answer/scan";
 import { mergeAnswers, verdictOf } from "../../src/answer/shardMerge";
-import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { EnginePort, Prompt } from "../../src/protocol/engine";
 import { failure } from "../../src/protocol/errors";
 import type { Citation } from "../../src/protocol/qa";
-import { MemoryRepository } from "../context/folders";
+import { contextOf, MemoryRepository } from "../context/folders";
 import { nanoFolder, newEngine } from "../engine/engineUnderTest";
 import { isRunning, watchedEngine } from "../engine/hostProcess";
 import { greedy, loadRequest } from "../engine/prompts";
@@ -69,7 +68,7 @@ async function scan(
   const { signal, onEvent, ...input } = options;
   return askTold(
     { text: question, effort: "high", exhaustive: true, shardTokens, ...input },
-    { context: new RepositoryContext(new MemoryRepository(files)), engine: on, load: loadRequest(nanoFolder) },
+    { context: contextOf(new MemoryRepository(files)), engine: on, load: loadRequest(nanoFolder) },
     { onEvent, signal },
   );
 }

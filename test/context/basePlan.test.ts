@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { RepositoryContext } from "../../src/context/repositoryContext";
+import type { RepositoryContext } from "../../src/context/repositoryContext";
 import type { ContextOptions } from "../../src/context/repositoryContext";
 import type { ContextPlan } from "../../src/context/plan";
 import { joinHistories } from "../../src/context/repoReader";
@@ -10,7 +10,7 @@ import type { ChangeHistory } from "../../src/context/repoReader";
 import { syntaxOfLines } from "../../src/context/syntax/lineParser";
 import type { CountTokens } from "../../src/context/tokenCounts";
 import type { FileChoice, FileChoices } from "../../src/protocol/qa";
-import { MemoryRepository } from "./folders";
+import { contextOf, MemoryRepository } from "./folders";
 
 const count: CountTokens = (texts) => Promise.resolve(texts.map((text) => Math.ceil(text.length / 4)));
 
@@ -83,12 +83,12 @@ test("property: folder order, the order in which facts come and what is known al
       fc.integer({ min: 200, max: 6_000 }),
       fc.array(fc.nat(3), { minLength: 1, maxLength: 9 }),
       async (files, budget, delays) => {
-        const expected = await planned(new RepositoryContext(new MemoryRepository(files), slowly([0])), { budget });
+        const expected = await planned(contextOf(new MemoryRepository(files), slowly([0])), { budget });
         const reversed = Object.fromEntries(Object.entries(files).reverse());
-        const other = new RepositoryContext(new MemoryRepository(reversed), slowly(delays));
+        const other = contextOf(new MemoryRepository(reversed), slowly(delays));
         await planned(other, { budget, ranking: "first" });
         assert.deepEqual(bytesOf(await planned(other, { budget })), bytesOf(expected));
-        const learned = new RepositoryContext(new MemoryRepository(files), slowly(delays));
+        const learned = contextOf(new MemoryRepository(files), slowly(delays));
         await learned.learn(await learned.scan());
         const plan = await planned(learned, { budget });
         assert.deepEqual(bytesOf(plan), bytesOf(expected));
@@ -107,7 +107,7 @@ test("property: an outline's lines are lines of the file in their order, and the
       fc.integer({ min: 100, max: 3_000 }),
       fc.constantFrom("complete" as const, "first" as const),
       async (files, budget, ranking) => {
-        const plan = await planned(new RepositoryContext(new MemoryRepository(files)), { budget, ranking });
+        const plan = await planned(contextOf(new MemoryRepository(files)), { budget, ranking });
         assert.ok(plan.segments.reduce((sum, { tokens }) => sum + tokens, 0) <= budget);
         for (const { path, text, source: whole, mode } of plan.segments) {
           assert.equal(whole, files[path]?.trimEnd());
@@ -130,7 +130,7 @@ test("property: an outline's lines are lines of the file in their order, and the
 test("what many files lean on is read in full before what none does, wherever it stands", async () => {
   const files: Record<string, string> = { "zz/deep/core.ts": source("openTheGate", []), "aa.ts": source("first", []) };
   for (let i = 0; i < 40; i++) files[`src/user${String(i)}.ts`] = source(`user${String(i)}`, ["openTheGate"]);
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const modes: string[] = [];
   for (let budget = 500; budget < 9_000; budget += 250) {
     const plan = await planned(context, { budget });
@@ -144,7 +144,7 @@ test("an edit inside a body moves no other file in or out", async () => {
   const files: Record<string, string> = { "core.ts": source("openTheGate", []) };
   for (let i = 0; i < 40; i++) files[`src/user${String(i)}.ts`] = source(`user${String(i)}`, ["openTheGate"]);
   const repository = new MemoryRepository(files);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const before = await planned(context, { budget: 2_500 });
   repository.write("src/user3.ts", source("user3", ["openTheGate"], 30).replace("filling = 1", "filling = 2"), 9_000);
   const after = await planned(context, { budget: 2_500 });
@@ -167,7 +167,7 @@ test("the user's choices hold: the longest path wins, no question overrides them
     "big/huge.ts": "full",
     "gen.ts": "full",
   };
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const plan = await planned(context, { budget: 2_500, choices, question: "What do `f4` and `f5` do?" });
   assert.deepEqual([modeOf(plan, "src/f3.ts"), reasonOf(plan, "src/f3.ts")], ["full", "chosen"]);
   assert.deepEqual([modeOf(plan, "src/f4.ts"), reasonOf(plan, "src/f4.ts")], ["outline", "chosen"]);
@@ -182,7 +182,7 @@ test("property: of every file the most specific choice decides, while there is r
   const choice = fc.constantFrom<FileChoice>("full", "outline", "out");
   await fc.assert(
     fc.asyncProperty(fc.dictionary(fc.constantFrom(...paths, "a/b/", "a/", "/"), choice), async (choices) => {
-      const plan = await planned(new RepositoryContext(new MemoryRepository(files)), { budget: 9_000, choices });
+      const plan = await planned(contextOf(new MemoryRepository(files)), { budget: 9_000, choices });
       for (const path of paths) {
         const applying = Object.keys(choices).filter(
           (key) => key === path || key === "/" || (key.endsWith("/") && path.startsWith(key)),
@@ -204,7 +204,7 @@ test("a file that holds a secret is left out and counted as such, however it is 
     { pinned: ["leak.ts"] },
     { question: "Where is `leak`?" },
   ]) {
-    const plan = await planned(new RepositoryContext(new MemoryRepository(files)), { budget: 4_000, ...options });
+    const plan = await planned(contextOf(new MemoryRepository(files)), { budget: 4_000, ...options });
     assert.deepEqual(
       plan.segments.map(({ path }) => path),
       ["a.ts"],
@@ -234,7 +234,7 @@ test("the longest unchanged comes first; what was never committed comes last, or
     ["c.ts", 2_000],
   ]);
   const repository = new WithHistory(files, { id: "1", changedAt, isWhole: true });
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const order = async (): Promise<string[]> =>
     (await planned(context, { budget: 999 })).segments.map(({ path }) => path);
   assert.deepEqual(await order(), ["b.ts", "c.ts", "a.ts", "new.ts"]);
@@ -248,7 +248,7 @@ test("without a history files are in order of the day they were written", async 
   repository.write("a.ts", "let a;", 5 * day + 7);
   repository.write("b.ts", "let b;", 5 * day + 3);
   repository.write("c.ts", "let c;", 4 * day + 9);
-  const plan = await planned(new RepositoryContext(repository), { budget: 999 });
+  const plan = await planned(contextOf(repository), { budget: 999 });
   assert.deepEqual(
     plan.segments.map(({ path }) => path),
     ["c.ts", "a.ts", "b.ts"],
@@ -265,7 +265,7 @@ test("a late change counts by commits: it lifts a file over its equals, and time
     isWhole: true,
   });
   const fullIn = async (history: ChangeHistory): Promise<string[]> =>
-    (await planned(new RepositoryContext(new WithHistory(files, history)), { budget: 2_000 })).files
+    (await planned(contextOf(new WithHistory(files, history)), { budget: 2_000 })).files
       .filter(({ mode }) => mode === "full")
       .map(({ path }) => path)
       .sort();
@@ -292,7 +292,7 @@ test("several folders' histories are one", () => {
 
 test("a scan of what may have changed reads that alone, and looks at everything where that does not do", async () => {
   const repository = new MemoryRepository({ "a.ts": "1", "b.ts": "2" });
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const first = await context.scan();
   assert.equal(await context.scan({ changed: [] }), first);
   repository.write("a.ts", "11", 2_000);
@@ -329,7 +329,7 @@ test("ten thousand files are ranked in slices, and after one save no file is par
   const repository = new MemoryRepository(files);
   await repository.readDirectory("");
   let parsed = 0;
-  const context = new RepositoryContext(repository, {
+  const context = contextOf(repository, {
     syntax: { read: (path, text) => (parsed++, Promise.resolve(syntaxOfLines(path, text))) },
     secrets: { hasSecret: () => Promise.resolve(false) },
   });

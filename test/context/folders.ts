@@ -4,6 +4,14 @@ import { tmpdir } from "node:os";
 import * as path from "node:path";
 import type { TestContext } from "node:test";
 import type { RepoEntry, RepoReader } from "../../src/context/repoReader";
+import { RepositoryContext } from "../../src/context/repositoryContext";
+import type { ContextOptions } from "../../src/context/repositoryContext";
+import { secretsHere } from "../../src/context/secretRules";
+
+/** Looked into on this thread, but for what `options` says. */
+export function contextOf(reader: RepoReader, options: Partial<ContextOptions> = {}): RepositoryContext {
+  return new RepositoryContext(reader, { secrets: secretsHere, ...options });
+}
 
 /** Ends with the test. */
 export function folderWith(

@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { planBase } from "../../src/context/basePlan";
-import { RepositoryContext } from "../../src/context/repositoryContext";
+import type { RepositoryContext } from "../../src/context/repositoryContext";
+import { FileFacts } from "../../src/context/fileFacts";
 import type { ContextPlan } from "../../src/context/plan";
+import { secretsHere } from "../../src/context/secretRules";
 import type { CountTokens } from "../../src/context/tokenCounts";
 import { Scanner } from "../../src/context/scan";
 import { TokenCounts } from "../../src/context/tokenCounts";
-import { MemoryRepository } from "./folders";
+import { contextOf, MemoryRepository } from "./folders";
 
 /** The plan takes any way to count; four characters a token is as good as a tokenizer for its own rules. */
 const count: CountTokens = (texts) => Promise.resolve(texts.map((text) => Math.ceil(text.length / 4)));
@@ -59,7 +61,7 @@ test("property: within the budget, every file accounted for once, base first and
       fc.boolean(),
       fc.double({ min: 0.3, max: 1, noNaN: true }),
       async (files, budget, asked, pins, share) => {
-        const context = new RepositoryContext(new MemoryRepository(files));
+        const context = contextOf(new MemoryRepository(files));
         const pinned = pins ? Object.keys(files).slice(0, 2) : [];
         const available = Math.floor(budget * share);
         const plan = await planned(context, { budget, available, question: `Where is \`${asked}\` defined?`, pinned });
@@ -70,7 +72,7 @@ test("property: within the budget, every file accounted for once, base first and
         const kinds = plan.segments.map((segment) => segment.kind).join(" ");
         assert.match(kinds, /^(base ?)*(supplement ?)*$/);
         const again = await planned(
-          new RepositoryContext(new MemoryRepository(Object.fromEntries(Object.entries(files).reverse()))),
+          contextOf(new MemoryRepository(Object.fromEntries(Object.entries(files).reverse()))),
           {
             budget,
             available,
@@ -94,7 +96,7 @@ test("property: within the budget, every file accounted for once, base first and
 
 test("a repository that fits is read whole, without a reserve", async () => {
   const files = { "a.ts": filler("alpha", 5), "b.ts": filler("beta", 5) };
-  const plan = await planned(new RepositoryContext(new MemoryRepository(files)), { budget: 200 });
+  const plan = await planned(contextOf(new MemoryRepository(files)), { budget: 200 });
   assert.deepEqual(
     plan.segments.map(({ path, kind }) => [path, kind]),
     [
@@ -112,7 +114,7 @@ test("source comes before the rest, and a file's time changes nothing", async ()
     "src/large.ts": filler("delta", 700),
   };
   const repository = new MemoryRepository(files);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const plan = await planned(context, { budget: 400 });
   assert.equal(plan.segments[0]?.path, "src/a.ts");
   assert.equal(plan.files.find(({ path }) => path === "src/large.ts")?.mode, "outline");
@@ -130,7 +132,7 @@ test("the file that defines what the question names is in the plan, and stands l
     "zz/deep/down/target.ts": filler("openTheGate", 20),
     "zz/user.ts": "openTheGate();\n".repeat(30),
   };
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const base = await planned(context, { budget: 1_000 });
   assert.equal(
     base.segments.some(({ path, mode }) => path.endsWith("target.ts") && mode === "full"),
@@ -154,7 +156,7 @@ test("the file that defines what the question names is in the plan, and stands l
 
 test("a defining file larger than the reserve takes the place of the base's last files", async () => {
   const files = { ...many, "zz/target.ts": filler("openTheGate", 120) };
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const base = await planned(context, { budget: 1_000 });
   const plan = await planned(context, { budget: 1_000, question: "Where is `openTheGate` defined?" });
   assert.equal(plan.segments.at(-1)?.path, "zz/target.ts");
@@ -168,7 +170,7 @@ test("a defining file larger than the reserve takes the place of the base's last
 
 test("a pinned file is read, also one that was set aside for its form", async () => {
   const files = { ...many, "gen.ts": "// @generated\nexport const openTheGate = 1;\n" };
-  const context = new RepositoryContext(new MemoryRepository(files));
+  const context = contextOf(new MemoryRepository(files));
   const plan = await planned(context, { budget: 1_000, pinned: ["gen.ts", "not/there.ts"] });
   const last = plan.segments.at(-1);
   assert.deepEqual([last?.path, last?.reason], ["gen.ts", "pinned"]);
@@ -177,7 +179,7 @@ test("a pinned file is read, also one that was set aside for its form", async ()
 
 test("a scope limits what is read, not what is accounted for", async () => {
   const files = { ...many, "app/a.ts": filler("alpha", 3), "application/b.ts": filler("beta", 3) };
-  const plan = await planned(new RepositoryContext(new MemoryRepository(files)), { budget: 9_000, scope: ["app"] });
+  const plan = await planned(contextOf(new MemoryRepository(files)), { budget: 9_000, scope: ["app"] });
   assert.deepEqual(
     plan.segments.map(({ path }) => path),
     ["app/a.ts"],
@@ -188,7 +190,7 @@ test("a scope limits what is read, not what is accounted for", async () => {
 
 test("a repository without a readable file is refused by name", async () => {
   await assert.rejects(
-    planned(new RepositoryContext(new MemoryRepository({ "a.png": "x" })), { budget: 100 }),
+    planned(contextOf(new MemoryRepository({ "a.png": "x" })), { budget: 100 }),
     /repository-empty: memory/,
   );
 });
@@ -200,7 +202,7 @@ test("the base is planned from memory while nothing changes", async () => {
     return count(texts, signal);
   };
   const repository = new MemoryRepository(many);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const request = {
     model: "m",
     count: counted,
@@ -225,10 +227,13 @@ test("of 50,000 files only plausible ones are counted", async () => {
   );
   const scan = await new Scanner(new MemoryRepository(files)).scan();
   let texts = 0;
-  const counts = new TokenCounts((batch, signal) => {
-    texts += batch.length;
-    return count(batch, signal);
-  });
+  const counts = new TokenCounts(
+    (batch, signal) => {
+      texts += batch.length;
+      return count(batch, signal);
+    },
+    new FileFacts({ secrets: secretsHere }),
+  );
   const base = await planBase({
     scan,
     counts,

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { secretsHere, secretsOnWorker } from "../../src/context/secrets";
+import { secretsHere } from "../../src/context/secretRules";
+import { secretsOnWorker } from "../../src/context/secrets";
 import { WorkerDied } from "../../src/context/worker";
 
 // Put together here, so that no tool takes this file for a leak.

@@ -2,11 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { RepositoryContext } from "../../src/context/repositoryContext";
 import type { ShardCut } from "../../src/context/shards";
 import type { FileChoices } from "../../src/protocol/qa";
 import { failureKind } from "../engine/engineUnderTest";
-import { MemoryRepository } from "./folders";
+import { contextOf, MemoryRepository } from "./folders";
 
 /** A token for each word and each line end, as far as the cut can tell. */
 const count = (texts: readonly string[]): Promise<readonly number[]> =>
@@ -18,7 +17,7 @@ async function cut(
   scope: readonly string[] = [],
   choices: FileChoices = {},
 ): Promise<ShardCut> {
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   return context.cut(await context.scan(), { model: "words", count, scope, choices, shardTokens });
 }
 

@@ -4,11 +4,11 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import type { LayoutStore } from "../../src/context/layoutStore";
 import type { ContextPlan } from "../../src/context/plan";
-import { RepositoryContext } from "../../src/context/repositoryContext";
+import type { RepositoryContext } from "../../src/context/repositoryContext";
 import type { ContextRequest } from "../../src/context/repositoryContext";
 import type { PromptSegment } from "../../src/context/segment";
 import type { CountTokens } from "../../src/context/tokenCounts";
-import { MemoryRepository } from "./folders";
+import { contextOf, MemoryRepository } from "./folders";
 
 const count: CountTokens = (texts) => Promise.resolve(texts.map((text) => Math.ceil(text.length / 4)));
 
@@ -70,7 +70,7 @@ function costOf(prompt: readonly PromptSegment[]): number {
 
 test("a file that changes keeps its place with its old text, and its newest text stands behind the base", async () => {
   const repository = repositoryOf(6);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const first = await read(context);
   repository.write("src/f01.ts", code("changed", 20), 9_000);
   const second = await read(context);
@@ -105,7 +105,7 @@ test("a file that changes keeps its place with its old text, and its newest text
 
 test("a question about a changed file reads its newest text once more, behind everything else", async () => {
   const repository = repositoryOf(6);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   await read(context);
   repository.write("src/f01.ts", code("lanternGlyphs", 20), 9_000);
   const plan = await read(context, { question: "Where is `lanternGlyphs` defined?" });
@@ -117,7 +117,7 @@ test("a question about a changed file reads its newest text once more, behind ev
 
 test("deleted, moved and new files are told in a line or behind the base", async () => {
   const repository = repositoryOf(6);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   await read(context);
   repository.remove("src/f01.ts");
   repository.remove("src/f02.ts");
@@ -136,7 +136,7 @@ test("deleted, moved and new files are told in a line or behind the base", async
 
 test("a rebase moves what changed to the end and keeps everything before the first change", async () => {
   const repository = repositoryOf(8);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   const first = await read(context);
   repository.write("src/f03.ts", code("changed", 20), 9_000);
   repository.remove("src/f05.ts");
@@ -159,7 +159,7 @@ test("a rebase moves what changed to the end and keeps everything before the fir
 
 test("deltas that grow past their share give way to a rebase", async () => {
   const repository = repositoryOf(20, 20);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   await read(context, { budgetTokens: 4_000 });
   let deltas = 0;
   let rebases = 0;
@@ -176,7 +176,7 @@ test("deltas that grow past their share give way to a rebase", async () => {
 
 test("what was planned and not read binds nobody; what was read and changed since is told", async () => {
   const repository = repositoryOf(6);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   await planned(context);
   repository.write("src/f01.ts", code("changed", 20), 9_000);
   assert.equal(ofKind(await planned(context), "delta").length, 0);
@@ -192,7 +192,7 @@ test("what was planned and not read binds nobody; what was read and changed sinc
 
 test("a file that may not be read any more leaves no old copy", async () => {
   const repository = repositoryOf(6);
-  const context = new RepositoryContext(repository);
+  const context = contextOf(repository);
   await read(context);
   repository.write(".gitignore", "src/f02.ts\n", 9_000);
   const plan = await read(context);
@@ -218,7 +218,7 @@ test("property: after any edits the newest text of each file is read last and ch
         const repository = repositoryOf(8, 15);
         const original = new Map([...repository.files].map(([path, { content }]) => [path, content]));
         const layouts = memoryStore();
-        let context = new RepositoryContext(repository, { layouts });
+        let context = contextOf(repository, { layouts });
         let before = await read(context, { budgetTokens });
         let time = 10_000;
         for (const [index, next] of steps.entries()) {
@@ -233,7 +233,7 @@ test("property: after any edits the newest text of each file is read last and ch
             repository.remove(next.name);
             repository.write(next.to, Buffer.from(moved).toString("utf8"), time);
           }
-          if (next.does === "restart") context = new RepositoryContext(repository, { layouts });
+          if (next.does === "restart") context = contextOf(repository, { layouts });
           const rebase = next.does === "rebase";
           const plan = await read(context, { budgetTokens, rebase });
           assert.deepEqual(context.stale, []);

@@ -9,10 +9,9 @@ import type { AskDependencies, AskInput, AskOutcome } from "../../src/answer/ask
 import { readAhead } from "../../src/answer/readAhead";
 import type { ReadAhead } from "../../src/answer/readAhead";
 import { DiskRepository } from "../../src/cli/diskRepository";
-import { RepositoryContext } from "../../src/context/repositoryContext";
 import { layoutsIn } from "../../src/engine/client";
 import type { AskEvent } from "../../src/protocol/qa";
-import { folderWith, put } from "../context/folders";
+import { contextOf, folderWith, put } from "../context/folders";
 import { nanoFolder, newEngine, scratchFolder } from "./engineUnderTest";
 import { loadRequest } from "./prompts";
 
@@ -36,7 +35,7 @@ function source(noun: Noun, numbers: readonly number[]): string {
 }
 
 function dependenciesFor(folder: string, over: Partial<AskDependencies> = {}): AskDependencies {
-  const context = new RepositoryContext(new DiskRepository(folder));
+  const context = contextOf(new DiskRepository(folder));
   return { context, engine, load: loadRequest(nanoFolder), ...over };
 }
 
@@ -124,7 +123,7 @@ test("an edit costs its file, wherever it stands; a rebase what stands behind it
   const kept = path.join(scratchFolder("edits"), "snapshots");
   const repository = "/edited";
   const open = (): AskDependencies => {
-    const context = new RepositoryContext(new DiskRepository(folder), { layouts: layoutsIn(kept, repository) });
+    const context = contextOf(new DiskRepository(folder), { layouts: layoutsIn(kept, repository) });
     const port = newEngine({ snapshots: { folder: kept, limitBytes: 1e9 } });
     return dependenciesFor(folder, { context, engine: port, repository });
   };

@@ -5,8 +5,8 @@ import { ContextTree } from "../../src/extension/contextView";
 import type { ContextNode } from "../../src/extension/contextView";
 import { withChoice } from "../../src/extension/fileChoices";
 import { Preparation } from "../../src/extension/preparation";
-import { Repository } from "../../src/extension/repository";
-import { memoryOf, OwnEngine } from "./host";
+import type { Repository } from "../../src/extension/repository";
+import { OwnEngine, repositoryWith } from "./host";
 
 describe("context view", () => {
   const own = new OwnEngine("context");
@@ -16,7 +16,7 @@ describe("context view", () => {
   let tree: ContextTree;
 
   before(() => {
-    repository = new Repository(memoryOf(memory));
+    repository = repositoryWith(memory);
     preparation = new Preparation(repository, own.engine, own.log);
     tree = new ContextTree(repository, preparation, (message) => assert.fail(message));
   });
@@ -84,7 +84,7 @@ describe("context view", () => {
     assert.equal(tree.summary?.readFiles, (before?.readFiles ?? 0) - 1);
     assert.match(item("src/ledger.ts").contextValue ?? "", /\bchosen\b/);
     assert.match(item("src/").contextValue ?? "", /\bchosen\b/);
-    assert.deepEqual(new Repository(memoryOf(memory)).choices, { "src/ledger.ts": "out" });
+    assert.deepEqual(repositoryWith(memory).choices, { "src/ledger.ts": "out" });
     await repository.setChoices(withChoice(repository.choices, ["src/"], null));
     await plan();
     assert.deepEqual(tree.summary, before);

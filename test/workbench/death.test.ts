@@ -5,10 +5,9 @@ import { createAsker } from "../../src/extension/answering";
 import { Conversation } from "../../src/extension/conversation";
 import type { EngineAccess } from "../../src/extension/engineAccess";
 import { Preparation } from "../../src/extension/preparation";
-import { Repository } from "../../src/extension/repository";
 import { wordError } from "../../src/extension/words";
 import type { AskEvent, TurnView } from "../../src/protocol/qa";
-import { memoryOf, OwnEngine } from "./host";
+import { OwnEngine, repositoryWith } from "./host";
 
 /** The engine processes of this extension host: the one of the test, and the extension's own. */
 function enginePids(): number[] {
@@ -51,7 +50,7 @@ describe("death of the engine", () => {
   before(() => {
     own = new OwnEngine("death");
     ({ engine } = own);
-    const repository = new Repository(memoryOf(new Map()));
+    const repository = repositoryWith(new Map());
     const preparation = new Preparation(repository, engine, own.log);
     conversation = new Conversation(createAsker(repository, engine, preparation), wordError);
     parts.push(preparation, repository);

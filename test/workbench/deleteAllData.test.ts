@@ -7,9 +7,8 @@ import { Conversation } from "../../src/extension/conversation";
 import { deleteAllData, forgetDeleted } from "../../src/extension/deleteAllData";
 import { Preparation } from "../../src/extension/preparation";
 import { ReadAhead } from "../../src/extension/readAhead";
-import { Repository } from "../../src/extension/repository";
 import { wordError } from "../../src/extension/words";
-import { memoryOf, OwnEngine } from "./host";
+import { memoryOf, OwnEngine, repositoryWith } from "./host";
 
 const question = "Where is `roundToCents` defined?";
 
@@ -24,7 +23,7 @@ describe("delete all data", () => {
     const own = new OwnEngine("delete");
     const kept = new Map<string, unknown>([["ringside.scope", ["src"]]]);
     const global = new Map<string, unknown>([["ringside.modelFolders", ["/models/mini"]]]);
-    const repository = new Repository(memoryOf(kept));
+    const repository = repositoryWith(kept);
     const preparation = new Preparation(repository, own.engine, own.log);
     const conversation = new Conversation(createAsker(repository, own.engine, preparation), wordError);
     const readAhead = new ReadAhead({

@@ -4,8 +4,11 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import * as vscode from "vscode";
+import { factsFromWorker } from "../../src/context/factSources";
 import { EngineAccess } from "../../src/extension/engineAccess";
+import { Repository } from "../../src/extension/repository";
 import type { TurnView } from "../../src/protocol/qa";
+import { createContextWorker } from "../../src/worker/client";
 
 export const extensionId = "ringside.ringside";
 
@@ -54,6 +57,12 @@ export function memoryOf(memory: Map<string, unknown>): vscode.Memento {
       return Promise.resolve();
     },
   };
+}
+
+/** What questions are about in this window, looked into as the extension does it, with a memory of the test's. */
+export function repositoryWith(memory: Map<string, unknown>): Repository {
+  const worker = createContextWorker({ script: extensionPath("dist", "contextWorker.js") });
+  return new Repository(memoryOf(memory), factsFromWorker(worker));
 }
 
 /** An engine beside the extension's own, with a log and a storage folder of its own. */

@@ -5,10 +5,10 @@ import { createAsker } from "../../src/extension/answering";
 import { Conversation } from "../../src/extension/conversation";
 import { Preparation } from "../../src/extension/preparation";
 import { ReadAhead } from "../../src/extension/readAhead";
-import { Repository } from "../../src/extension/repository";
+import type { Repository } from "../../src/extension/repository";
 import { workspaceState } from "../../src/extension/trust";
 import { wordError } from "../../src/extension/words";
-import { memoryOf, OwnEngine } from "./host";
+import { OwnEngine, repositoryWith } from "./host";
 
 const question = "Where is `roundToCents` defined?";
 
@@ -19,7 +19,7 @@ describe("reading ahead", () => {
   let conversation: Conversation;
 
   before(() => {
-    repository = new Repository(memoryOf(new Map()));
+    repository = repositoryWith(new Map());
     preparation = new Preparation(repository, own.engine, own.log);
     conversation = new Conversation(createAsker(repository, own.engine, preparation), wordError);
   });
