@@ -127,6 +127,18 @@ test("native code is loaded in one place", () => {
   assert.deepEqual(importers, ["src/engine/host.ts"]);
 });
 
+test("what the worker's thread does is in no other bundle", () => {
+  const typescript = sources.filter((file) => file.startsWith("src/"));
+  const importersOf = (name: RegExp): string[] =>
+    typescript.filter((file) =>
+      importsOf(text(file).replace(/^import type .*$/gm, "")).some((specifier) => name.test(specifier)),
+    );
+  assert.deepEqual(importersOf(/(^|\/)jobs$/), ["src/worker/thread.ts"]);
+  assert.deepEqual(importersOf(/(^|\/)(secretRules|treeParser)$/), ["src/context/jobs.ts"]);
+  assert.deepEqual(importersOf(/^@secretlint\//), ["src/context/secretRules.ts"]);
+  assert.deepEqual(importersOf(/^@vscode\/tree-sitter-wasm$/), ["src/context/syntax/treeParser.ts"]);
+});
+
 test("nothing in the product opens a network connection", () => {
   // A Socket over an inherited descriptor is how the engine host speaks to its client; it connects to nothing.
   const modules = /from "node:(http|https|http2|tls|dgram|dns)"|import (?!\{ Socket \}).* from "node:net"/;
