@@ -5,6 +5,7 @@ import { namesInQuestion } from "../context/identifiers";
 import type { ContextPlan } from "../context/plan";
 import type { RepositoryScan, ScanOptions } from "../context/scan";
 import type { EnginePort, ModelInfo } from "../protocol/engine";
+import { failure } from "../protocol/errors";
 import type { FileChoices } from "../protocol/qa";
 import type { AskDependencies } from "./ask";
 import { shareTail, shareWindow } from "./budget";
@@ -97,27 +98,38 @@ export function searchedText(question: string, history: readonly HistoryTurn[]):
   return earlier === undefined ? question : `${question}\n${earlier.question}`;
 }
 
+/** What stands before the first question: nothing is asked, and so nothing but the base is planned. */
+export const noQuestion: QuestionToPlan = { text: "", history: [], scope: [], pinned: [] };
+
 export interface Preview extends PlannedQuestion {
   readonly scan: RepositoryScan;
+  readonly info: ModelInfo;
   readonly suggestions: readonly string[];
 }
 
-/** Scans the repository, loads the model and plans the base. Rejects with RingsideFailure. */
+/**
+ * Scans the repository, loads the model and plans the base. Rejects with RingsideFailure. A stop does not end the loading: the
+ * question that comes next needs the model as well.
+ */
 export async function preview(
   { context, engine, load }: AskDependencies,
   options: Partial<QuestionToPlan> & ScanOptions = {},
 ): Promise<Preview> {
-  const { signal, onProgress, ...question } = options;
-  const loading = engine.load(load, signal === undefined ? {} : { signal });
+  const { signal, onProgress, changed, ...question } = options;
+  const loading = engine.load(load);
   loading.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
-  const scan = await context.scan({ signal, onProgress });
-  const planned = await planQuestion(
-    { text: "", history: [], scope: [], pinned: [], ...question },
-    context,
-    engine,
-    scan,
-    await loading,
-    signal,
-  );
-  return { ...planned, scan, suggestions: suggestQuestions(planned.plan.segments) };
+  const scan = await context.scan({ signal, onProgress, changed });
+  const info = await orCancelled(loading, signal);
+  const planned = await planQuestion({ ...noQuestion, ...question }, context, engine, scan, info, signal);
+  return { ...planned, scan, info, suggestions: suggestQuestions(planned.plan.segments) };
+}
+
+/** The work itself goes on, but nobody who was stopped waits for it. */
+async function orCancelled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const cancel = (): void => reject(failure("cancelled"));
+    if (signal?.aborted === true) cancel();
+    signal?.addEventListener("abort", cancel, { once: true });
+    void work.then(resolve, reject).finally(() => signal?.removeEventListener("abort", cancel));
+  });
 }

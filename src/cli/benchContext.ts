@@ -89,13 +89,13 @@ class Life {
     return { plan, row: { ms: performance.now() - startedMs, blocked_ms: blocked.longestMs() } };
   }
 
-  /** The first token of an answer, and what was read for it. */
-  async first(text: string): Promise<Asked> {
+  /** The first token of an answer, and what was read for it; "first" is how the editor asks. */
+  async first(text: string, ranking: Ranking = "first"): Promise<Asked> {
     this.#read = null;
     let [planningMs, plannedMs] = [0, 0];
     const blocked = new Blocked();
     const outcome = await ask(
-      { text, effort: "high", maxTokens: 1 },
+      { text, effort: "high", maxTokens: 1, ranking },
       this.#dependencies,
       (event) => {
         if (event.type === "phase" && event.phase === "planning") planningMs = performance.now();
@@ -124,7 +124,12 @@ class Life {
     return { row, plan, sync };
   }
 
-  /** What an idle moment does: changed files are read in the place of their old copies. */
+  /** What the editor does before a question. */
+  async readAhead(): Promise<ContextPlan> {
+    return (await readAhead(this.#dependencies, { signal: this.signal })).plan;
+  }
+
+  /** What it does when nothing has happened for long: changed files are read in the place of their old copies. */
   async rebase(): Promise<BenchRow> {
     const blocked = new Blocked();
     const startedMs = performance.now();
@@ -273,7 +278,7 @@ class Round {
     await this.#fresh();
     await this.#living(async (life) => {
       const [cold = "", warm = ""] = questions;
-      const { row, sync } = await life.first(cold);
+      const { row, sync } = await life.first(cold, "complete");
       const readTokens = sync.promptTokens - sync.reusedTokens;
       this.#tell("cold", { ...row, tok_s: (readTokens * 1_000) / sync.milliseconds });
       this.#tell("warm", (await life.first(warm)).row);
@@ -293,12 +298,11 @@ class Round {
   }
 
   /** A line is changed while the repository is warm; then there is an idle moment, and another question. */
-  async #edit(at: number, [before = "", ...others]: readonly string[]): Promise<void> {
+  async #edit(at: number, questions: readonly string[]): Promise<void> {
     await this.#fresh();
     await this.#living(async (life) => {
-      const { plan } = await life.first(before);
-      const { path: file, tokens, behindTokens } = placeAt(plan, at);
-      const [first = before, second = before] = others.filter((text) => !text.includes(file));
+      const { path: file, tokens, behindTokens } = placeAt(await life.readAhead(), at);
+      const [first = "", second = first] = questions.filter((text) => !text.includes(file));
       await this.#changeLine(file);
       const where = `at ${String(Math.round(100 * at))} %`;
       const place = { edited_tokens: tokens, behind_tokens: behindTokens };

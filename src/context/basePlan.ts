@@ -11,7 +11,7 @@ import { fileValues } from "./rank";
 import type { RepositoryScan } from "./scan";
 import type { CountedFile, PackedMode, TokenCounts } from "./tokenCounts";
 
-/** "complete": by all that files say of one another. "first": without waiting for what is not known yet of any of them. */
+/** "complete": by all that files say of one another. "first": without waiting for it where much is not known yet. */
 export type Ranking = "complete" | "first";
 
 export interface BaseRequest {
@@ -88,6 +88,9 @@ interface Offer {
 const outlineWorth = 0.5;
 /** An outline that saves less than this is not made. */
 const outlineShareAtMost = 0.6;
+/** After a save so little is unknown that it is learned first: else all files would be ranked as if nothing were known of them. */
+const quicklyLearnedBytes = 256 * 1024;
+const quicklyLearnedShare = 1 / 8;
 /** What is assumed of an outline before the file was parsed. */
 const usualOutlineShare = 0.25;
 /** What a file costs besides its text: tags, path, and its place in the reader's attention. */
@@ -112,8 +115,7 @@ class Filler {
     limitTokens: number,
   ): Promise<CountedFile[] | null> {
     const whole = [...chosen.full, ...automatic];
-    const bytes = whole.reduce((sum, file) => sum + file.bytes, 0);
-    if (bytes / bytesPerTokenAtMost > limitTokens) return null;
+    if (bytesOf(whole) / bytesPerTokenAtMost > limitTokens) return null;
     const files: CountedFile[] = [];
     let left = limitTokens;
     for (const [mode, wanted] of [["full", whole] as const, ["outline", chosen.outline] as const]) {
@@ -186,7 +188,9 @@ class Filler {
   /** Each file in each form it can take, by worth for the cost. */
   async #offers(files: readonly ScannedFile[]): Promise<{ offers: readonly Offer[]; isFinal: boolean }> {
     const { scan, counts, ranking = "complete" } = this.request;
-    if (ranking === "complete") await counts.facts.learn(scan, files, { signal: this.signal });
+    const unknown = files.filter((file) => !counts.facts.isLearned(file));
+    const isQuick = bytesOf(unknown) <= Math.min(quicklyLearnedBytes, bytesOf(files) * quicklyLearnedShare);
+    if (ranking === "complete" || isQuick) await counts.facts.learn(scan, unknown, { signal: this.signal });
     const isFinal = files.every((file) => counts.facts.isLearned(file));
     const values = await fileValues(files, isFinal ? counts.facts : null, scan.history, this.#pace);
     const byStep = new Map<number, Offer[]>();
@@ -217,6 +221,10 @@ class Filler {
     if (files.length === 0) return [];
     return mode === "full" ? counts.files(scan, files, this.signal) : counts.outlines(scan, files, this.signal);
   }
+}
+
+function bytesOf(files: readonly ScannedFile[]): number {
+  return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 function usualOutline(file: ScannedFile): number {

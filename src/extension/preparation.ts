@@ -3,15 +3,10 @@
 // tell of its failures but in the log.
 import { EventEmitter } from "vscode";
 import type { LogOutputChannel } from "vscode";
-import { readingProgress } from "../answer/generation";
-import { planQuestion } from "../answer/preview";
-import { standingPieces } from "../answer/prompt";
+import { planAhead, readAhead } from "../answer/readAhead";
 import { suggestQuestions } from "../answer/suggestions";
-import type { Ranking } from "../context/basePlan";
 import type { ContextPlan } from "../context/plan";
-import type { SyncProgress } from "../protocol/engine";
-import { failure } from "../protocol/errors";
-import type { PlanSummary } from "../protocol/qa";
+import type { PlanSummary, ReadingProgress } from "../protocol/qa";
 import type { EngineAccess } from "./engineAccess";
 import type { OpenRepository, Repository } from "./repository";
 import { repositoryName, workspaceState } from "./trust";
@@ -172,34 +167,24 @@ export class Preparation implements Disposable {
     signal: AbortSignal,
   ): Promise<boolean> {
     const { port } = this.#engine;
-    const request = this.#engine.loadRequest();
-    // Not stopped with the rest: a question that comes meanwhile needs the model as well.
-    const loading = port.load(request);
-    loading.catch((cause: unknown) => this.#engine.noteLoadFailure(request.folder, cause));
-    const noteRead = this.markChanges();
-    const scan = await context.scan({ signal });
-    const info = await orCancelled(loading, signal);
+    const load = this.#engine.loadRequest();
+    // The same loading as that of the reading: its failure is shown beside the model's folder.
+    port.load(load).catch((cause: unknown) => this.#engine.noteLoadFailure(load.folder, cause));
+    const dependencies = { context, engine: port, load, repository: repositoryName() };
     const { scope, choices } = this.#repository;
-    const question = { text: "", history: [], scope, pinned: [], choices, rebase };
-    const learned = async (ranking: Ranking): Promise<ContextPlan> => {
-      const { plan } = await planQuestion({ ...question, ranking }, context, port, scan, info, signal);
-      if (signal.aborted) throw failure("cancelled");
-      this.learn(plan);
-      return plan;
-    };
-    // What is shown comes at once and is made good when every file is known; what is read waits for that, since it stays.
-    if (!reads) await learned("first");
-    const plan = await learned("complete");
-    if (!reads) return false;
-    const prompt = standingPieces({ repository: scan.name, segments: plan.prompt });
+    const onPlan = (plan: ContextPlan): void => this.learn(plan);
+    if (!reads) {
+      await planAhead(dependencies, { scope, choices, onPlan, signal });
+      return false;
+    }
+    const noteRead = this.markChanges();
     try {
-      const onProgress = (progress: SyncProgress): void => this.#engine.noteReading(readingProgress(progress));
-      await port.sync(prompt, { repository: repositoryName(), signal, onProgress });
+      const onProgress = (progress: ReadingProgress): void => this.#engine.noteReading(progress);
+      await readAhead(dependencies, { scope, choices, rebase, onPlan, onProgress, signal });
     } finally {
       this.#engine.noteReading(null);
     }
     noteRead();
-    await context.markRead(plan);
     return true;
   }
 
@@ -208,14 +193,4 @@ export class Preparation implements Disposable {
     this.#running?.abort.abort();
     this.#changed.dispose();
   }
-}
-
-/** The work itself goes on, but nobody who stops the preparation waits for it. */
-async function orCancelled<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    work.then(resolve, reject);
-    const cancel = (): void => reject(failure("cancelled"));
-    if (signal.aborted) cancel();
-    else signal.addEventListener("abort", cancel, { once: true });
-  });
 }

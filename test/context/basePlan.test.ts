@@ -100,6 +100,18 @@ test("property: folder order, the order in which facts come and what is known al
   );
 });
 
+test("after a save the first ranking is the complete one; before anything is known it is not", async () => {
+  const files: Record<string, string> = { "zz/core.ts": source("openTheGate", []) };
+  for (let i = 0; i < 20; i++) files[`src/user${String(i)}.ts`] = source(`user${String(i)}`, ["openTheGate"]);
+  const repository = new MemoryRepository(files);
+  const context = contextOf(repository);
+  const [first, complete] = [{ budget: 1_500, ranking: "first" as const }, { budget: 1_500 }];
+  const before = await planned(context, first);
+  assert.notEqual(modeOf(before, "zz/core.ts"), modeOf(await planned(context, complete), "zz/core.ts"));
+  repository.write("src/user7.ts", source("user7", ["openTheGate", "user3"]), 9_000);
+  assert.deepEqual(bytesOf(await planned(context, first)), bytesOf(await planned(context, complete)));
+});
+
 test("property: an outline's lines are lines of the file in their order, and the budget holds in every ranking", async () => {
   await fc.assert(
     fc.asyncProperty(
