@@ -4,6 +4,7 @@ import type { ScannedFile } from "../context/contentCache";
 import type { Shard } from "../context/shards";
 import type { Citation } from "../protocol/qa";
 import { refusedName } from "./refusal";
+import { withoutWholeClaims } from "./wholeClaims";
 
 export interface ShardAnswer {
   readonly answer: string;
@@ -21,10 +22,10 @@ export interface CheckedFile {
 export type ShardVerdict = "found" | "unproven" | "nothing";
 
 interface Finding {
-  readonly path: string;
-  readonly startLine: number;
-  readonly endLine: number;
-  readonly markdown: string;
+  readonly place: Citation;
+  readonly words: string;
+  /** As it stands in the answer; "": a path alone was named. */
+  readonly quote: string;
 }
 
 export function verdictOf({ answer, citations }: ShardAnswer): ShardVerdict {
@@ -34,21 +35,24 @@ export function verdictOf({ answer, citations }: ShardAnswer): ShardVerdict {
 }
 
 /**
- * Markdown for the findings in the order of their paths. Where no shard proved a place, what was said without one; where all of
- * them have nothing, the first one's refusal.
+ * Markdown for the findings in the order of their paths. Where several shards quote something, what one of them says of the whole
+ * repository is left out. Where no shard proved a place, what was said without one; where all of them have nothing, the first
+ * one's refusal.
  */
 export function mergeAnswers(answers: readonly ShardAnswer[]): string {
+  const findings = answers.map(findingsOf);
+  const quoting = findings.filter((of) => of.some(({ quote }) => quote !== ""));
   const places = new Map<string, Finding>();
-  for (const finding of answers.flatMap(findingsOf)) {
-    const key = `${finding.path}\n${String(finding.startLine)}\n${String(finding.endLine)}`;
-    if (!places.has(key)) places.set(key, finding);
+  for (const of of findings) {
+    const isOneOfMany = quoting.some((other) => other !== of);
+    for (const { place, words, quote } of of) {
+      const left = isOneOfMany ? withoutWholeClaims(words).trim() : words;
+      if (left === "" && quote === "") continue;
+      const key = `${place.path}\n${String(place.startLine)}\n${String(place.endLine)}`;
+      if (!places.has(key)) places.set(key, { place, words: left, quote });
+    }
   }
-  if (places.size > 0) {
-    const sorted = [...places.values()].sort(
-      (a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0) || a.startLine - b.startLine || a.endLine - b.endLine,
-    );
-    return sorted.map(({ markdown }) => markdown).join("\n\n");
-  }
+  if (places.size > 0) return [...places.values()].sort(byPlace).map(markdownOf).join("\n\n");
   const said = (verdict: ShardVerdict): string[] =>
     answers.filter((one) => verdictOf(one) === verdict && one.answer.trim() !== "").map(({ answer }) => answer.trim());
   const unproven = [...new Set(said("unproven"))];
@@ -69,7 +73,7 @@ function findingsOf({ answer, citations }: ShardAnswer): Finding[] {
     const blockEnd = block.offset + block.length;
     const words = answer.slice(wordsFrom, block.offset).trim();
     wordsFrom = blockEnd;
-    if (isProof(block)) findings.push(finding(block, [words, answer.slice(block.offset, blockEnd)]));
+    if (isProof(block)) findings.push({ place: block, words, quote: answer.slice(block.offset, blockEnd) });
   }
   if (findings.length > 0) return findings;
   if (refusedName(answer) !== undefined) return [];
@@ -81,7 +85,9 @@ function findingsOf({ answer, citations }: ShardAnswer): Finding[] {
         citation.offset >= paragraph.start &&
         citation.offset < paragraph.end,
     );
-    if (named !== undefined) findings.push(finding(named, [answer.slice(paragraph.start, paragraph.end).trim()]));
+    if (named !== undefined) {
+      findings.push({ place: named, words: answer.slice(paragraph.start, paragraph.end).trim(), quote: "" });
+    }
   }
   return findings;
 }
@@ -97,11 +103,14 @@ export function foundFiles(shards: readonly Shard[], answers: readonly ShardAnsw
 }
 
 /** Begins with the place as it was found, whatever the words after it say; a name that no code span can hold is left to them. */
-function finding({ path, startLine, endLine }: Citation, parts: readonly string[]): Finding {
+function markdownOf({ place: { path, startLine, endLine }, words, quote }: Finding): string {
   const lines = startLine === 0 ? "" : `:${String(startLine)}${endLine > startLine ? `-${String(endLine)}` : ""}`;
   const heading = /[`\p{Cc}]/u.test(path) ? "" : `\`${path}${lines}\``;
-  const markdown = [heading, ...parts].filter((part) => part !== "").join("\n\n");
-  return { path, startLine, endLine, markdown };
+  return [heading, words, quote].filter((part) => part !== "").join("\n\n");
+}
+
+function byPlace({ place: a }: Finding, { place: b }: Finding): number {
+  return (a.path < b.path ? -1 : a.path > b.path ? 1 : 0) || a.startLine - b.startLine || a.endLine - b.endLine;
 }
 
 function paragraphsOf(text: string): { readonly start: number; readonly end: number }[] {

@@ -2,6 +2,7 @@
 // part of it can fail.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as fc from "fast-check";
 import type { AskInput } from "../../src/answer/ask";
 import { checkCitations } from "../../src/answer/citations";
 import { generateAnswer } from "../../src/answer/generation";
@@ -283,4 +284,69 @@ test("merging: the same place once, by path and line, refusals and quotes that a
   assert.equal(verdictOf(words), "unproven");
   assert.equal(mergeAnswers([none, words, words]), "It rounds.");
   assert.equal(mergeAnswers([]), "");
+});
+
+test("merging: what one part says of the whole is left out once another part has quotes, and stays where none has", () => {
+  const text = "export function round() {}\nexport const a = round();\n";
+  const fence = (line: string): string => `\`\`\`ts\n${line}\n\`\`\``;
+  const defining = shardAnswer(
+    "src/a.ts",
+    `\`round\` is defined in \`src/a.ts\` and I found no use of it:\n\n${fence("export function round() {}")}`,
+    text,
+  );
+  const using = shardAnswer(
+    "src/b.ts",
+    `\`round\` is used in one place. It sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
+    text,
+  );
+  const naming = shardAnswer("src/c.ts", "There is no other use of it in `src/c.ts:2`.", text);
+  const merged = mergeAnswers([defining, using, naming]);
+  assert.equal(
+    merged,
+    `\`src/a.ts:1\`\n\n\`round\` is defined in \`src/a.ts\`:\n\n${fence("export function round() {}")}\n\n` +
+      `\`src/b.ts:2\`\n\nIt sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
+  );
+  assert.match(mergeAnswers([defining]), /and I found no use of it:/);
+  assert.match(mergeAnswers([naming]), /There is no other use of it/);
+  assert.match(
+    mergeAnswers([using, naming]),
+    /is used in one place/,
+    "a path without a quote is no finding to set against it",
+  );
+});
+
+test("property: merging keeps every quote that was found, whatever is said around it", () => {
+  const lines = Array.from({ length: 12 }, (_, index) => `export const value${String(index)} = ${String(index)};`);
+  const sentence = fc.constantFrom(
+    "I found no use of it.",
+    "It is used in one place:",
+    "It is set here and nowhere else.",
+    "This is the only call:",
+    "no use and no use and no use",
+    "It is not used anywhere in the repository.",
+    "It adds; and",
+    "`no other use`",
+    "...",
+  );
+  const part = fc.tuple(fc.array(sentence, { maxLength: 3 }), fc.nat(lines.length - 1));
+  const answers = fc.array(fc.array(part, { maxLength: 3 }), { maxLength: 5 });
+  fc.assert(
+    fc.property(answers, (all) => {
+      const files = all.map((_, index) => ({ path: `src/f${String(index)}.ts`, text: lines.join("\n") }));
+      const shards = all.map((parts, index) => {
+        const { path, text } = files[index] as (typeof files)[number];
+        const answer = parts.map(([words, line]) => `${words.join(" ")}\n\n\`\`\`\n${lines[line] ?? ""}\n\`\`\``);
+        return shardAnswer(path, answer.join("\n\n"), text);
+      });
+      const merged = mergeAnswers(shards);
+      const known = files.map(({ path }) => path);
+      const placesOf = (citations: readonly Citation[]): string[] =>
+        citations.flatMap(({ kind, path, startLine }) => (kind === "block" ? [`${path}:${String(startLine)}`] : []));
+      const expected = new Set(shards.flatMap(({ citations }) => placesOf(citations)));
+      const checked = checkCitations(merged, { repository: "r", packed: files, known });
+      assert.deepEqual(placesOf(checked).sort(), [...expected].sort());
+      assert.ok(checked.every(({ status }) => status === "verified"));
+      assert.equal(mergeAnswers(shards), merged);
+    }),
+  );
 });
