@@ -65,6 +65,8 @@ const reasoningTokens: Readonly<Record<Effort, number>> = {
   low: lowEffortReasoningTokens,
   high: 2 * lowEffortReasoningTokens,
 };
+/** As often a question is taken up again: by then the engine has moved to the processor, if it may. */
+const lossesAtMost = 2;
 /** These say something of one prompt, not of the engine. */
 const failuresOfShard: ReadonlySet<ErrorKind> = new Set([
   "context-full",
@@ -102,6 +104,7 @@ class ShardAsking {
   #readMs = 0;
   #generateMs = 0;
   #firstTokenAt = 0;
+  #losses = 0;
 
   constructor(
     private readonly request: ShardQuestion,
@@ -155,20 +158,26 @@ class ShardAsking {
     return next;
   }
 
-  /** As one batch; should that fail, each by itself, so that the one whose failure it is does not cost the others their answers. */
+  /**
+   * As one batch; should that fail, each by itself, so that the one whose failure it is does not cost the others their answers.
+   * A lost device is no shard's failure, and of their answers nothing was shown: then all of them once more.
+   */
   async #answer(asked: readonly Asked[]): Promise<void> {
     if (asked.length === 0) return;
     try {
       await this.#generate(asked);
     } catch (cause) {
-      const error = ofShard(cause);
-      for (const one of asked) {
-        if (asked.length === 1) {
-          this.#failed(one.index, one.shard, error);
-          return;
-        }
-        const sync = await this.#readAgain(one);
-        if (sync) await this.#answer([one]);
+      const isLost = isDeviceLost(cause) && ++this.#losses <= lossesAtMost;
+      const error = isLost ? null : ofShard(cause);
+      const [only, ...others] = asked;
+      if (error !== null && only !== undefined && others.length === 0) {
+        this.#failed(only.index, only.shard, error);
+        return;
+      }
+      for (const group of isLost ? [asked] : asked.map((one) => [one])) {
+        const read: Asked[] = [];
+        for (const one of group) if (await this.#readAgain(one)) read.push(one);
+        await this.#answer(read);
       }
     }
   }
@@ -343,6 +352,10 @@ class ShardAsking {
   #signalOption(): { signal?: AbortSignal } {
     return this.signal === undefined ? {} : { signal: this.signal };
   }
+}
+
+function isDeviceLost(cause: unknown): boolean {
+  return cause instanceof RingsideFailure && cause.error.kind === "device-lost";
 }
 
 /** Throws what is not one shard's alone. */

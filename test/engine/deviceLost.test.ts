@@ -11,6 +11,9 @@ import { deviceLostExitCode } from "../../src/protocol/engine";
 import type { EnginePort, EngineStatus } from "../../src/protocol/engine";
 import { failure } from "../../src/protocol/errors";
 import { encodeFrame, FrameDecoder } from "../../src/protocol/frame";
+import { askTold } from "../answer/askTold";
+import type { Told } from "../answer/askTold";
+import { contextOf, MemoryRepository } from "../context/folders";
 import {
   addonPath,
   failureKind,
@@ -206,6 +209,48 @@ test("a cancel that meets a lost device is a cancel", async () => {
   const reading = world.engine.sync(prompt, { signal: abort.signal, onProgress: () => abort.abort() });
   assert.equal(await failureKind(reading), "cancelled");
   assert.equal(await failureKind(world.engine.sync(prompt)), "resolved");
+});
+
+/** A question put to four shards as one batch. */
+async function scan(engine: EnginePort, backend: "auto" | "cpu" | "cuda"): Promise<Told> {
+  const names = ["ledger", "parcel", "harbour", "lantern"];
+  const files = names.map((name) => [
+    `src/${name}.ts`,
+    `${"// Nothing of interest.\n".repeat(20)}export function ${name}Total(count: number): number {\n  return roundToCents(count);\n}\n`,
+  ]);
+  const outcome = await askTold(
+    { text: "Where is `roundToCents` used?", effort: "high", exhaustive: true, shardTokens: 256 },
+    {
+      context: contextOf(new MemoryRepository(Object.fromEntries(files) as Record<string, string>)),
+      engine,
+      load: loadRequest(nanoFolder, { backend }),
+    },
+  );
+  return outcome;
+}
+
+test("lost in the middle of a scan's batch: all of it is answered once more, and says the same", async () => {
+  const expected = await scan(newEngine(), "cpu");
+  assert.equal(expected.shards.length, 4);
+  for (const faults of [["step 20"], ["step 1"], ["step 20", "step 20"], ["step 20", "extend 2"]]) {
+    const world = watched(faults);
+    const outcome = await scan(world.engine, "auto");
+    assert.equal(world.left(), "", faults.join(", "));
+    assert.equal(starts(world), 1 + faults.length);
+    assert.equal(outcome.done, "complete");
+    assert.equal(outcome.answer, expected.answer);
+    assert.deepEqual(outcome.citations, expected.citations);
+    assert.equal(world.engine.status().model?.backend, faults.length > 1 ? "cpu" : "cuda");
+  }
+});
+
+test("lost in a scan's batch again and again: the question ends with the reason, and the next one is answered", async () => {
+  const world = watched(["step 20", "step 20", "step 20"]);
+  const outcome = await scan(world.engine, "cuda");
+  assert.equal(outcome.error?.kind, "device-lost");
+  assert.equal(outcome.done, null);
+  assert.equal(world.left(), "");
+  assert.equal((await scan(world.engine, "cuda")).done, "complete");
 });
 
 test("losses that lie long apart do not add up", () => {
