@@ -3,7 +3,8 @@
 import type { Ranking } from "../context/basePlan";
 import { namesInQuestion } from "../context/identifiers";
 import type { ContextPlan } from "../context/plan";
-import type { RepositoryScan, ScanOptions } from "../context/scan";
+import type { ContextScanOptions } from "../context/repositoryContext";
+import type { RepositoryScan } from "../context/scan";
 import type { EnginePort, ModelInfo } from "../protocol/engine";
 import { failure } from "../protocol/errors";
 import type { FileChoices } from "../protocol/qa";
@@ -113,12 +114,12 @@ export interface Preview extends PlannedQuestion {
  */
 export async function preview(
   { context, engine, load }: AskDependencies,
-  options: Partial<QuestionToPlan> & ScanOptions = {},
+  options: Partial<QuestionToPlan> & ContextScanOptions = {},
 ): Promise<Preview> {
-  const { signal, onProgress, changed, ...question } = options;
+  const { signal, onProgress, onlyNoted = false, ...question } = options;
   const loading = engine.load(load);
   loading.catch(() => undefined); // Awaited below; a failure meanwhile must not count as unhandled.
-  const scan = await context.scan({ signal, onProgress, changed });
+  const scan = await context.scan({ signal, onProgress, onlyNoted });
   const info = await orCancelled(loading, signal);
   const planned = await planQuestion({ ...noQuestion, ...question }, context, engine, scan, info, signal);
   return { ...planned, scan, info, suggestions: suggestQuestions(planned.plan.segments) };

@@ -21,6 +21,8 @@ export interface PlanAheadOptions {
 export interface ReadAheadOptions extends PlanAheadOptions {
   /** The moment is idle: changed files are read in the place of their old copies, and not only behind them. */
   readonly rebase?: boolean;
+  /** See RepositoryContext.scan. */
+  readonly onlyNoted?: boolean;
   readonly onProgress?: (progress: ReadingProgress) => void;
 }
 

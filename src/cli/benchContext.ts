@@ -81,11 +81,13 @@ class Life {
     return this.#dependencies.engine.load(this.load, { signal: this.signal });
   }
 
-  /** "first": as soon as there is something to read at all. */
-  async plan(ranking: Ranking): Promise<{ readonly row: BenchRow; readonly plan: ContextPlan }> {
+  /** "first": as soon as there is something to read at all. `changed`: a file that was saved since, and no other. */
+  async plan(ranking: Ranking, changed?: string): Promise<{ readonly row: BenchRow; readonly plan: ContextPlan }> {
     const blocked = new Blocked();
     const startedMs = performance.now();
-    const { plan } = await preview(this.#dependencies, { ranking, signal: this.signal });
+    if (changed !== undefined) this.#dependencies.context.noteChange(changed);
+    const { signal } = this;
+    const { plan } = await preview(this.#dependencies, { ranking, signal, onlyNoted: changed !== undefined });
     return { plan, row: { ms: performance.now() - startedMs, blocked_ms: blocked.longestMs() } };
   }
 
@@ -267,8 +269,9 @@ class Round {
       const info = await life.info();
       const { plan, row } = await life.plan("complete");
       this.#tell("complete plan", row);
-      await this.#changeLine(placeAt(plan, 0.5).path);
-      this.#tell("plan after a save", (await life.plan("complete")).row);
+      const saved = placeAt(plan, 0.5).path;
+      await this.#changeLine(saved);
+      this.#tell("plan after a save", (await life.plan("complete", saved)).row);
       return { plan, info };
     });
   }

@@ -3,6 +3,7 @@ import { lstat, open, readdir } from "node:fs/promises";
 import { constants } from "node:fs";
 import * as path from "node:path";
 import type { Dirent } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import type { ChangeHistory, RepoEntry, RepoFileStat, RepoReader } from "../context/repoReader";
 import { GitHistory } from "../git/gitHistory";
 
@@ -32,8 +33,9 @@ export class DiskRepository implements RepoReader {
     // A link may have taken the file's place since it was listed; a pipe would keep us waiting for ever.
     const handle = await open(this.#place(file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
-      if (!(await handle.stat()).isFile()) throw new Error(`${file} is not a file`);
-      return await handle.readFile();
+      const stat = await handle.stat();
+      if (!stat.isFile()) throw new Error(`${file} is not a file`);
+      return await readWhole(handle, stat.size);
     } finally {
       await handle.close();
     }
@@ -49,6 +51,18 @@ export class DiskRepository implements RepoReader {
     if (!isInside) throw new Error(`${relative} is outside the repository`);
     return place;
   }
+}
+
+/** As `handle.readFile`, which asks for the size once more: with ten thousand files that is a tenth of the scan. */
+async function readWhole(handle: FileHandle, bytes: number): Promise<Uint8Array> {
+  const content = Buffer.allocUnsafeSlow(bytes);
+  let length = 0;
+  while (length < bytes) {
+    const { bytesRead } = await handle.read(content, length, bytes - length, length);
+    if (bytesRead === 0) break; // It has become shorter.
+    length += bytesRead;
+  }
+  return content.subarray(0, length);
 }
 
 function kindOf(entry: Dirent): RepoEntry["kind"] {

@@ -54,6 +54,8 @@ const sentences: Readonly<Record<ErrorKind, (error: RingsideError) => string>> =
     `The engine process ended unexpectedly${because(actual)}; try again, it restarts by itself.`,
   "engine-restart-limit": ({ expected }) =>
     `The engine process ended too often${expected === "" ? "" : ` (limit: ${expected})`}; check memory and the model folder, then start again.`,
+  "worker-missing": ({ subject, actual }) =>
+    `${named(subject, "The thread that looks into files")} is not there or does not start${because(actual)}, and without it no file is read; run "npm run build".`,
   "engine-busy": () => "The engine is at work on another request; wait until it has ended.",
   "frame-invalid": (error) =>
     `The engine process sent something that is not understood: ${named(error.subject, "a message")}${found(error)}; run "npm run build".`,

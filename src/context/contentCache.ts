@@ -2,6 +2,7 @@
 // memory within a budget. Must never hand out the text of a file under a newer file's description, or the other way round.
 import type { DropReason } from "../protocol/qa";
 import { excludedByContent } from "./exclusions";
+import type { Pace } from "./pace";
 import type { RepoFileStat, RepoReader } from "./repoReader";
 import { decodeText } from "./text";
 import type { DecodedText } from "./text";
@@ -39,11 +40,13 @@ export class ContentCache {
   ) {}
 
   /** Describes the file by its content, reading it only if its description on disk changed. Rejects as the reader does. */
-  async examine(path: string, stat: RepoFileStat): Promise<ScannedFile> {
+  async examine(path: string, stat: RepoFileStat, pace: Pace): Promise<ScannedFile> {
     const known = this.#entries.get(path);
     if (known !== undefined && isUnchanged(known, stat)) return known.file;
     const readAtMs = Date.now();
-    const decoded = decodeText(await this.reader.readFile(path));
+    const bytes = await this.reader.readFile(path);
+    await pace.breathe(); // Many files may have been read at the same moment.
+    const decoded = decodeText(bytes);
     if (known !== undefined && this.#isKeptText(known.file, decoded)) {
       this.#entries.set(path, { file: known.file, stat, readAtMs }); // Touched, not changed.
       return known.file;

@@ -1,7 +1,8 @@
 // Owns: the order of files in a prompt that is read for the first time: what has not changed for longest comes first, so that the
 // next edit is near the end and what was read before it stays. Must never look at a clock: only at when files changed.
 import type { ScannedFile } from "./contentCache";
-import { comparePaths, fileClass } from "./rank";
+import { fileClass } from "./rank";
+import { comparePaths } from "./repoReader";
 import type { ChangeHistory } from "./repoReader";
 
 const dayMs = 24 * 60 * 60 * 1000;

@@ -63,7 +63,3 @@ function latenessIn(files: readonly ScannedFile[], history: ChangeHistory | null
     return Math.max(0, 1 - Math.log2(1 + commits) / Math.log2(lateChanges));
   };
 }
-
-export function comparePaths(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}

@@ -33,6 +33,11 @@ export interface RepoReader {
   history?(signal?: AbortSignal): Promise<ChangeHistory | null>;
 }
 
+/** The order of paths everywhere: by their characters' numbers, not by the language of the machine. */
+export function comparePaths(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
 /** Of several folders, each under its name; null when none has a history. Files of a folder without one count as old. */
 export function joinHistories(folders: readonly (readonly [string, ChangeHistory | null])[]): ChangeHistory | null {
   if (folders.every(([, history]) => history === null)) return null;

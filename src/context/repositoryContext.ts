@@ -47,12 +47,17 @@ export interface ContextOptions extends FactSources {
   readonly layouts?: LayoutStore | undefined;
 }
 
+export interface ContextScanOptions extends Omit<ScanOptions, "changed"> {
+  readonly onlyNoted?: boolean;
+}
+
 /** Share of the budget kept free for files that a question names. */
 const reserveShare = 0.2;
 
 export class RepositoryContext {
   readonly #scanner: Scanner;
   readonly #facts: FileFacts;
+  readonly #noted = new Set<string>();
   #scan: RepositoryScan | undefined;
   #plan: ContextPlan | undefined;
   #counts: { readonly model: string; readonly counts: TokenCounts } | undefined;
@@ -89,9 +94,22 @@ export class RepositoryContext {
     if (base !== undefined) await this.#bases.markRead(base);
   }
 
-  async scan(options?: ScanOptions): Promise<RepositoryScan> {
-    this.#scan = await this.#scanner.scan(options);
-    return this.#scan;
+  /** A file may have changed, come or gone. */
+  noteChange(path: string): void {
+    this.#noted.add(path);
+  }
+
+  /** `onlyNoted`: everything that changed since the last scan was noted, and nothing else need be looked at. */
+  async scan({ onlyNoted = false, ...options }: ContextScanOptions = {}): Promise<RepositoryScan> {
+    const noted = [...this.#noted];
+    this.#noted.clear();
+    try {
+      this.#scan = await this.#scanner.scan({ ...options, ...(onlyNoted ? { changed: noted } : {}) });
+      return this.#scan;
+    } catch (error) {
+      for (const path of noted) this.#noted.add(path);
+      throw error;
+    }
   }
 
   /** Learns what a complete ranking needs, ahead of a plan. */

@@ -5,7 +5,8 @@ import { ContentCache } from "./contentCache";
 import type { ScannedFile } from "./contentCache";
 import { excludedByName, fileLimitBytes } from "./exclusions";
 import { ruleFileNames } from "./ignoreRules";
-import { mapConcurrently, Pace, throwIfCancelled } from "./pace";
+import { mapConcurrently, mergeInSlices, Pace, throwIfCancelled } from "./pace";
+import { comparePaths } from "./repoReader";
 import type { ChangeHistory, RepoReader } from "./repoReader";
 import { concurrentReads, walk } from "./walk";
 import type { DroppedPath } from "./walk";
@@ -44,6 +45,7 @@ export interface ScanLimits {
 }
 const defaultLimits: ScanLimits = { files: 100_000, fileBytes: fileLimitBytes, searchedFileBytes: 4 * 1024 * 1024 };
 const progressIntervalMs = 100;
+const outcomesAtOnce = 1_024;
 
 /** What is known of every path, in the order of `paths`. */
 interface Seen {
@@ -59,6 +61,7 @@ export class Scanner {
   readonly #limits: ScanLimits;
   #seen: Seen | undefined;
   #last: RepositoryScan | undefined;
+  #scanning: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly reader: RepoReader,
@@ -70,55 +73,70 @@ export class Scanner {
 
   /** Rejects with "repository-gone" when the root cannot be read and with "cancelled" when the signal says so. */
   async scan(options: ScanOptions = {}): Promise<RepositoryScan> {
-    return (await this.#scanChanged(options)) ?? (await this.#scanAll(options));
+    // One after the other: the outcome of one that began earlier must not take the place of a later one's.
+    const before = this.#scanning;
+    const scanning = before
+      .catch(() => undefined)
+      .then(async () => {
+        throwIfCancelled(options.signal);
+        return (await this.#scanChanged(options)) ?? (await this.#scanAll(options));
+      });
+    this.#scanning = scanning;
+    return scanning;
   }
 
   async #scanAll(options: ScanOptions): Promise<RepositoryScan> {
     const reading = this.#history(options.signal);
     const { paths, dropped } = await walk(this.reader, this.#limits.files, options.signal);
-    const outcomes = await this.#examineAll(paths, options);
+    const pace = new Pace(options.signal);
+    const outcomes = await this.#examineAll(paths, options, pace);
     const present = new Set(paths);
     this.#cache.retain((path) => present.has(path));
     this.#seen = { paths, dropped, outcomes, history: await reading };
-    return this.#result(this.#seen);
+    return this.#result(this.#seen, pace);
   }
 
   /** undefined: that does not do. */
   async #scanChanged({ changed, signal }: ScanOptions): Promise<RepositoryScan | undefined> {
     const seen = this.#seen;
-    if (seen === undefined || changed === undefined) return undefined;
+    if (seen === undefined || this.#last === undefined || changed === undefined) return undefined;
+    const pace = new Pace(signal);
     const outcomes = [...seen.outcomes];
     for (const path of changed) {
-      const index = seen.paths.indexOf(path);
-      if (index < 0 || isRuleFile(path)) return undefined;
+      const index = placeOf(path, seen.paths);
+      if (index === undefined || isRuleFile(path)) return undefined;
       try {
-        outcomes[index] = await this.#examine(path);
+        outcomes[index] = await this.#examine(path, pace);
       } catch {
         throwIfCancelled(signal);
         return undefined;
       }
     }
     this.#seen = { ...seen, outcomes };
-    return this.#result(this.#seen);
+    return this.#result(this.#seen, pace);
   }
 
-  #result({ paths, dropped: byName, outcomes, history }: Seen): RepositoryScan {
+  /** The last scan itself, if this one saw the same. */
+  async #result(seen: Seen, pace: Pace): Promise<RepositoryScan> {
+    const { paths, outcomes, history } = seen;
     const files: ScannedFile[] = [];
     const setAside: ScannedFile[] = [];
-    const dropped = [...byName];
+    const leftOut: DroppedPath[] = [];
     for (const [index, outcome] of outcomes.entries()) {
+      if (index % outcomesAtOnce === 0) await pace.breathe();
       if (typeof outcome !== "string" && outcome.excluded === null) {
         files.push(outcome);
         continue;
       }
       const reason = typeof outcome === "string" ? outcome : (outcome.excluded as DropReason);
-      dropped.push({ path: paths[index] as string, reason });
+      leftOut.push({ path: paths[index] as string, reason });
       if (typeof outcome !== "string" && isSearchable(outcome, this.#limits)) setAside.push(outcome);
     }
-    dropped.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+    const byPath = (a: DroppedPath, b: DroppedPath): number => comparePaths(a.path, b.path);
+    const dropped = await mergeInSlices(seen.dropped, leftOut, byPath, pace);
     const { name } = this.reader;
     const scan = { name, files, setAside, dropped, history, text: this.#text, isCurrent: this.#isCurrent };
-    if (this.#last === undefined || !isSame(this.#last, scan)) this.#last = scan;
+    if (this.#last === undefined || !(await isSame(this.#last, scan, pace))) this.#last = scan;
     return this.#last;
   }
 
@@ -134,8 +152,7 @@ export class Scanner {
   readonly #text = (file: ScannedFile): Promise<string | undefined> => this.#cache.text(file);
   readonly #isCurrent = (file: ScannedFile, text: string): Promise<boolean> => this.#cache.isCurrent(file, text);
 
-  async #examineAll(paths: readonly string[], options: ScanOptions): Promise<(ScannedFile | DropReason)[]> {
-    const pace = new Pace(options.signal);
+  async #examineAll(paths: readonly string[], options: ScanOptions, pace: Pace): Promise<(ScannedFile | DropReason)[]> {
     let seen = 0;
     let reportedAt = performance.now();
     const outcomes = await mapConcurrently(paths, concurrentReads, async (path) => {
@@ -146,7 +163,7 @@ export class Scanner {
         options.onProgress?.(seen);
       }
       try {
-        return await this.#examine(path);
+        return await this.#examine(path, pace);
       } catch {
         throwIfCancelled(options.signal);
         return "unreadable";
@@ -156,13 +173,13 @@ export class Scanner {
     return outcomes;
   }
 
-  async #examine(path: string): Promise<ScannedFile | DropReason> {
+  async #examine(path: string, pace: Pace): Promise<ScannedFile | DropReason> {
     const byName = excludedByName(path);
     if (byName === "secret" || byName === "binary") return byName;
     const stat = await this.reader.stat(path);
     if (byName !== null) return this.#cache.describeUnread(path, stat, byName);
     if (stat.bytes > this.#limits.fileBytes) return this.#cache.describeUnread(path, stat, "too-large");
-    return this.#cache.examine(path, stat);
+    return this.#cache.examine(path, stat, pace);
   }
 }
 
@@ -174,14 +191,37 @@ function isSearchable(file: ScannedFile, limits: ScanLimits): boolean {
   return file.excluded !== "binary" && file.excluded !== "secret" && file.bytes <= limits.searchedFileBytes;
 }
 
-function isSame(a: RepositoryScan, b: RepositoryScan): boolean {
-  const sameItems = <T>(left: readonly T[], right: readonly T[], equal: (x: T, y: T) => boolean): boolean =>
-    left.length === right.length && left.every((item, index) => equal(item, right[index] as T));
+/** `paths` are sorted. */
+function placeOf(path: string, paths: readonly string[]): number | undefined {
+  let [low, high] = [0, paths.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (comparePaths(paths[middle] as string, path) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return paths[low] === path ? low : undefined;
+}
+
+async function isSame(a: RepositoryScan, b: RepositoryScan, pace: Pace): Promise<boolean> {
   return (
     a.name === b.name &&
     a.history?.id === b.history?.id &&
-    sameItems(a.files, b.files, (x, y) => x === y) &&
-    sameItems(a.setAside, b.setAside, (x, y) => x === y) &&
-    sameItems(a.dropped, b.dropped, (x, y) => x.path === y.path && x.reason === y.reason)
+    (await hasSameItems(a.files, b.files, (x, y) => x === y, pace)) &&
+    (await hasSameItems(a.setAside, b.setAside, (x, y) => x === y, pace)) &&
+    (await hasSameItems(a.dropped, b.dropped, (x, y) => x.path === y.path && x.reason === y.reason, pace))
   );
+}
+
+async function hasSameItems<T>(
+  a: readonly T[],
+  b: readonly T[],
+  equal: (x: T, y: T) => boolean,
+  pace: Pace,
+): Promise<boolean> {
+  if (a.length !== b.length) return false;
+  for (let index = 0; index < a.length; index++) {
+    if (index % outcomesAtOnce === 0) await pace.breathe();
+    if (!equal(a[index] as T, b[index] as T)) return false;
+  }
+  return true;
 }

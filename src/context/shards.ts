@@ -3,7 +3,8 @@
 // Must never leave a line out without saying so.
 import type { ScannedFile } from "./contentCache";
 import { Pace } from "./pace";
-import { comparePaths, fileClass } from "./rank";
+import { fileClass } from "./rank";
+import { comparePaths } from "./repoReader";
 import { fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
 import type { RepositoryScan } from "./scan";
 import type { CountedFile, TokenCounts } from "./tokenCounts";

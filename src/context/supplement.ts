@@ -2,7 +2,8 @@
 // Must never change the base or the question.
 import type { ScannedFile } from "./contentCache";
 import { namesInCode, namesInQuestion } from "./identifiers";
-import { comparePaths, fileClass } from "./rank";
+import { fileClass } from "./rank";
+import { comparePaths } from "./repoReader";
 import type { RepositoryScan } from "./scan";
 import { searchNames } from "./search";
 import type { FileHits } from "./search";

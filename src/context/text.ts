@@ -21,8 +21,10 @@ const nonAscii = /\P{ASCII}/u;
 export function decodeText(bytes: Uint8Array): DecodedText | null {
   const decoded = decodeCharacters(bytes);
   if (decoded === null) return null;
-  let text = decoded.replace(/\r\n?/g, "\n").trimEnd();
-  if (!nonAscii.test(text)) return { text, hiddenCharacters: 0, removedCharacters: 0 };
+  let text = (decoded.includes("\r") ? decoded.replace(/\r\n?/g, "\n") : decoded).trimEnd();
+  // Every other character takes more bytes than it counts, but for the one that stands for what is no character.
+  const isAscii = decoded.length === bytes.length && !decoded.includes("\uFFFD");
+  if (isAscii || !nonAscii.test(text)) return { text, hiddenCharacters: 0, removedCharacters: 0 };
   const removedCharacters = text.match(tagPattern)?.length ?? 0;
   if (removedCharacters > 0) text = text.replace(tagPattern, "").trimEnd();
   return { text, hiddenCharacters: text.match(hiddenPattern)?.length ?? 0, removedCharacters };

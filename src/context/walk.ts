@@ -3,7 +3,8 @@
 import { failure } from "../protocol/errors";
 import type { DropReason } from "../protocol/qa";
 import { IgnoreRules, ruleFileNames } from "./ignoreRules";
-import { mapConcurrently, Pace, throwIfCancelled } from "./pace";
+import { mapConcurrently, Pace, sortInSlices, throwIfCancelled } from "./pace";
+import { comparePaths } from "./repoReader";
 import type { RepoEntry, RepoReader } from "./repoReader";
 import { decodeText } from "./text";
 
@@ -16,10 +17,13 @@ export interface DroppedPath {
 export interface WalkResult {
   /** Files that no name rule left out, sorted. */
   readonly paths: readonly string[];
-  readonly dropped: DroppedPath[];
+  /** Sorted. */
+  readonly dropped: readonly DroppedPath[];
 }
 
 export const concurrentReads = 16;
+/** The rules of a repository may be many for each name. */
+const namesAtOnce = 64;
 const ruleFileLimitBytes = 1024 * 1024;
 // A name with control characters would break out of the line that names the file to the model.
 const controlCharacter = /\p{Cc}/u;
@@ -38,19 +42,21 @@ export async function walk(reader: RepoReader, fileLimit: number, signal?: Abort
   while (level.length > 0) {
     const listed = await mapConcurrently(level, concurrentReads, async (folder) => {
       await pace.breathe();
-      return list(reader, folder, signal);
+      return list(reader, folder, pace, signal);
     });
     const next: Folder[] = [];
     for (const [index, folder] of level.entries()) {
       const listing = listed[index];
-      await pace.breathe();
       if (listing === undefined) dropped.push({ path: `${folder.path}/`, reason: "unreadable" });
       else if (paths.length >= fileLimit) dropped.push({ path: `${folder.path}/`, reason: "file-limit" });
-      else sortOut(listing, fileLimit, paths, next, dropped);
+      else await sortOut(listing, { fileLimit, paths, next, dropped }, pace);
     }
     level = next;
   }
-  return { paths: paths.sort(), dropped };
+  return {
+    paths: await sortInSlices(paths, comparePaths, pace),
+    dropped: await sortInSlices(dropped, (a, b) => comparePaths(a.path, b.path), pace),
+  };
 }
 
 interface Listing {
@@ -58,7 +64,12 @@ interface Listing {
   readonly entries: readonly RepoEntry[];
 }
 
-async function list(reader: RepoReader, folder: Folder, signal: AbortSignal | undefined): Promise<Listing | undefined> {
+async function list(
+  reader: RepoReader,
+  folder: Folder,
+  pace: Pace,
+  signal: AbortSignal | undefined,
+): Promise<Listing | undefined> {
   let entries: readonly RepoEntry[];
   try {
     entries = await reader.readDirectory(folder.path);
@@ -73,7 +84,7 @@ async function list(reader: RepoReader, folder: Folder, signal: AbortSignal | un
     const text = await readRules(reader, join(folder.path, name));
     if (text !== undefined) texts.push(text);
   }
-  const sorted = [...entries].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  const sorted = await sortInSlices(entries, (a, b) => comparePaths(a.name, b.name), pace);
   return { folder: { path: folder.path, rules: folder.rules.with(folder.path, texts) }, entries: sorted };
 }
 
@@ -87,9 +98,20 @@ async function readRules(reader: RepoReader, path: string): Promise<string | und
   }
 }
 
-function sortOut(listing: Listing, fileLimit: number, paths: string[], next: Folder[], dropped: DroppedPath[]): void {
-  const { folder, entries } = listing;
-  for (const { name, kind } of entries) {
+interface Sorted {
+  readonly fileLimit: number;
+  readonly paths: string[];
+  readonly next: Folder[];
+  readonly dropped: DroppedPath[];
+}
+
+async function sortOut(
+  { folder, entries }: Listing,
+  { fileLimit, paths, next, dropped }: Sorted,
+  pace: Pace,
+): Promise<void> {
+  for (const [index, { name, kind }] of entries.entries()) {
+    if (index % namesAtOnce === 0) await pace.breathe();
     const path = join(folder.path, name);
     if (name === ".git") continue; // Git's own store is no part of the repository's content.
     const isReadable = kind !== "other" && !controlCharacter.test(name);

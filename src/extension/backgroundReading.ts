@@ -48,7 +48,9 @@ export class BackgroundReading implements Disposable {
       this.readAhead,
       watch,
       watch.onDidChange((path) => {
-        if (preparation.noteChange(path)) this.readAhead.wake();
+        if (!preparation.noteChange(path)) return;
+        repository.open?.context.noteChange(path);
+        this.readAhead.wake();
       }),
       { dispose: conversation.listen({ onTurns: noteTurn, onEvent: noteTurn }) },
       engine.onDidRead((reading) => tellReading(reading !== null)),

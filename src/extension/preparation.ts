@@ -180,7 +180,9 @@ export class Preparation implements Disposable {
     const noteRead = this.markChanges();
     try {
       const onProgress = (progress: ReadingProgress): void => this.#engine.noteReading(progress);
-      await readAhead(dependencies, { scope, choices, rebase, onPlan, onProgress, signal });
+      // What the watcher did not tell of, the next question finds, or the next long quiet.
+      const what = { scope, choices, rebase, onlyNoted: !rebase };
+      await readAhead(dependencies, { ...what, onPlan, onProgress, signal });
     } finally {
       this.#engine.noteReading(null);
     }

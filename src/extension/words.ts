@@ -94,6 +94,11 @@ const ofRequests = {
       "The engine ended too often (at most {0}). Look into the log, then restart the engine.",
       named(expected, "?"),
     ),
+  "worker-missing": ({ actual }) =>
+    l10n.t(
+      "The part of Ringside that looks into files is not there or does not start{0}; without it no file is read. Reload the window, or install Ringside again.",
+      because(actual),
+    ),
   "engine-busy": () => l10n.t("Ringside answers one question at a time. Wait for it, or stop it."),
   "frame-invalid": (error) =>
     l10n.t(

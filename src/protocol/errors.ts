@@ -32,6 +32,7 @@ export const hostErrorKinds = [
   "engine-missing", // the native addon is not there or cannot be loaded on this machine
   "engine-died", // the engine process ended while the request ran
   "engine-restart-limit", // it died too often in too short a time
+  "worker-missing", // the thread that looks into files is not there or does not start
   "engine-busy", // another request runs
   "frame-invalid", // bytes on the wire that are not a frame of this protocol
   "model-not-loaded",

@@ -1,5 +1,5 @@
 // Owns: the one worker thread of a process as the rooms above see it: started with the first job, ended when it is idle, started
-// again when it died. Must never do a job itself, nor give the thread more at a time than the caller's thread can take back at once.
+// again when it died. Must never do a job itself, nor take a thread that cannot be started for one that died of its job, nor give the thread more at a time than the caller's thread can take back at once.
 import { Worker } from "node:worker_threads";
 import type { JobInput, JobName, JobResult } from "../context/jobs";
 import { WorkerDied } from "../context/worker";
@@ -29,6 +29,9 @@ export interface JobReply {
   readonly result: JobResult<JobName>;
 }
 
+/** The thread's first word: what ends it before that has nothing to do with any job. */
+export type Started = "started";
+
 interface Task {
   readonly job: JobName;
   readonly input: JobInput<JobName>;
@@ -55,6 +58,7 @@ class ThreadClient implements ContextWorker {
   readonly #sent = new Map<number, Task>();
   readonly #signals = new FollowedSignals();
   #thread: Worker | undefined;
+  #hasStarted = false;
   #lastId = 0;
   #timer: NodeJS.Timeout | undefined;
   #isDisposed = false;
@@ -114,14 +118,18 @@ class ThreadClient implements ContextWorker {
     // Options of this process (a debugger's, say) are not the thread's.
     const thread = new Worker(script, { execArgv: [], resourceLimits: { maxOldGenerationSizeMb: heapMb } });
     let reason = "ended";
-    thread.on("message", ({ id, result }: JobReply) => this.#take(thread, id, result));
+    this.#hasStarted = false;
+    thread.on("message", (message: Started | JobReply) => {
+      if (thread !== this.#thread) return;
+      if (message === "started") this.#hasStarted = true;
+      else this.#take(message);
+    });
     thread.on("error", (error: unknown) => (reason = error instanceof Error ? error.message : String(error)));
     thread.on("exit", () => this.#died(thread, reason));
     return thread;
   }
 
-  #take(thread: Worker, id: number, result: JobResult<JobName>): void {
-    if (thread !== this.#thread) return;
+  #take({ id, result }: JobReply): void {
     const task = this.#sent.get(id);
     this.#sent.delete(id);
     if (task?.isOver === false) task.resolve(result);
@@ -134,12 +142,26 @@ class ThreadClient implements ContextWorker {
     if (thread !== this.#thread) return;
     this.#thread = undefined;
     clearTimeout(this.#timer);
+    if (!this.#hasStarted) {
+      this.#isNotThere(reason);
+      return;
+    }
     const [running, ...others] = this.#sent.values();
     this.#sent.clear();
     this.#waiting.unshift(...others);
     this.#options.log?.(`context worker: ${reason}${running === undefined ? "" : ` in ${describe(running)}`}`);
     if (running?.isOver === false) running.reject(new WorkerDied(reason));
     this.#send();
+  }
+
+  /** The next thread would not start either: whoever asks again tries it. */
+  #isNotThere(reason: string): void {
+    const { script, log } = this.#options;
+    const [line = ""] = reason.split("\n");
+    log?.(`context worker: ${script} does not start: ${line}`);
+    const tasks = [...this.#sent.values(), ...this.#waiting.splice(0)];
+    this.#sent.clear();
+    for (const task of tasks) if (!task.isOver) task.reject(failure("worker-missing", script, "", line));
   }
 
   /** Called whenever another job is the first one: it has its own time. */

@@ -4,11 +4,12 @@ import { readFile } from "node:fs/promises";
 import * as path from "node:path";
 import { parentPort } from "node:worker_threads";
 import { contextJobs } from "../context/jobs";
-import type { JobRequest, JobReply } from "./client";
+import type { JobReply, JobRequest, Started } from "./client";
 
 const grammars = path.join(__dirname, "grammars");
 const jobs = contextJobs((file) => readFile(path.join(grammars, file)));
 
+parentPort?.postMessage("started" satisfies Started);
 let last: Promise<void> = Promise.resolve();
 
 parentPort?.on("message", ({ id, job, input }: JobRequest) => {

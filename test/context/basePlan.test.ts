@@ -8,6 +8,7 @@ import type { ContextPlan } from "../../src/context/plan";
 import { joinHistories } from "../../src/context/repoReader";
 import type { ChangeHistory } from "../../src/context/repoReader";
 import { syntaxOfLines } from "../../src/context/syntax/lineParser";
+import type { RepositoryScan } from "../../src/context/scan";
 import type { CountTokens } from "../../src/context/tokenCounts";
 import type { FileChoice, FileChoices } from "../../src/protocol/qa";
 import { contextOf, MemoryRepository } from "./folders";
@@ -305,29 +306,33 @@ test("several folders' histories are one", () => {
 test("a scan of what may have changed reads that alone, and looks at everything where that does not do", async () => {
   const repository = new MemoryRepository({ "a.ts": "1", "b.ts": "2" });
   const context = contextOf(repository);
+  const scanOf = (...changed: string[]): Promise<RepositoryScan> => {
+    for (const path of changed) context.noteChange(path);
+    return context.scan({ onlyNoted: true });
+  };
   const first = await context.scan();
-  assert.equal(await context.scan({ changed: [] }), first);
+  assert.equal(await scanOf(), first);
   repository.write("a.ts", "11", 2_000);
   repository.write("b.ts", "22", 2_000);
   const reads = repository.reads;
-  const second = await context.scan({ changed: ["a.ts"] });
+  const second = await scanOf("a.ts");
   assert.equal(repository.reads, reads + 1);
   assert.equal(await second.text(second.files[0] as (typeof second.files)[0]), "11");
   repository.write("c.ts", "3", 2_000);
   assert.deepEqual(
-    (await context.scan({ changed: ["c.ts"] })).files.map(({ path }) => path),
+    (await scanOf("c.ts")).files.map(({ path }) => path),
     ["a.ts", "b.ts", "c.ts"],
   );
   repository.files.delete("a.ts");
   assert.deepEqual(
-    (await context.scan({ changed: ["a.ts"] })).files.map(({ path }) => path),
+    (await scanOf("a.ts")).files.map(({ path }) => path),
     ["b.ts", "c.ts"],
   );
   repository.write(".gitignore", "b.ts\n", 3_000);
   await context.scan();
   repository.write(".gitignore", "c.ts\n", 4_000);
   assert.deepEqual(
-    (await context.scan({ changed: [".gitignore"] })).files.map(({ path }) => path),
+    (await scanOf(".gitignore")).files.map(({ path }) => path),
     [".gitignore", "b.ts"],
   );
 });

@@ -7,7 +7,7 @@ import { DiskRepository } from "../../src/cli/diskRepository";
 import { Scanner } from "../../src/context/scan";
 import { RingsideFailure } from "../../src/protocol/errors";
 import type { DropReason } from "../../src/protocol/qa";
-import { folderWith, MemoryRepository, put } from "./folders";
+import { contextOf, folderWith, MemoryRepository, put } from "./folders";
 
 const long = "x = 1;".repeat(1_000);
 // Written in two parts, so that no tool takes this file for a leaked key.
@@ -137,6 +137,68 @@ test("a file that is written twice within the resolution of its time is not take
   utimesSync(file, now, now);
   const scan = await scanner.scan();
   assert.equal(await scan.text(scan.files[0] as (typeof scan.files)[0]), "two");
+});
+
+test("of noted files alone the scan looks at the disk, and finds what a scan of everything finds", async () => {
+  const files = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`d/f${String(i)}.ts`, `file ${String(i)}`]));
+  const repository = new MemoryRepository(files);
+  const context = contextOf(repository);
+  await context.scan();
+  repository.write("d/f7.ts", "changed", 2_000);
+  repository.write("d/f9.ts", "not noted", 2_000);
+  context.noteChange("d/f7.ts");
+  const reads = repository.reads;
+  const noted = await context.scan({ onlyNoted: true });
+  assert.equal(repository.reads, reads + 1);
+  const file = noted.files.find(({ path: name }) => name === "d/f7.ts");
+  assert.equal(file && (await noted.text(file)), "changed");
+  assert.equal(await context.scan({ onlyNoted: true }), noted, "what was noted is looked at once");
+  const whole = await context.scan();
+  const other = whole.files.find(({ path: name }) => name === "d/f9.ts");
+  assert.equal(other && (await whole.text(other)), "not noted");
+  assert.equal(repository.reads, reads + 2);
+});
+
+for (const [what, change] of [
+  ["a new file", (repository: MemoryRepository): void => repository.write("new.ts", "1", 2_000)],
+  ["a deleted file", (repository: MemoryRepository): void => repository.remove("b.ts")],
+  ["a rule", (repository: MemoryRepository): void => repository.write(".gitignore", "b.ts\n", 2_000)],
+] as const) {
+  test(`noted, ${what} makes it a scan of everything`, async () => {
+    const repository = new MemoryRepository({ "a.ts": "1", "b.ts": "2", ".gitignore": "" });
+    const context = contextOf(repository);
+    await context.scan();
+    change(repository);
+    for (const name of ["new.ts", "b.ts", ".gitignore"]) context.noteChange(name);
+    const { files, dropped } = await context.scan({ onlyNoted: true });
+    const all = await new Scanner(repository).scan();
+    assert.deepEqual([files, dropped], [all.files, all.dropped]);
+  });
+}
+
+test("a change noted before a scan that is stopped is looked at by the next one", async () => {
+  const repository = new MemoryRepository({ "a.ts": "1" });
+  const context = contextOf(repository);
+  await context.scan();
+  repository.write("a.ts", "22", 2_000);
+  context.noteChange("a.ts");
+  await assert.rejects(context.scan({ onlyNoted: true, signal: AbortSignal.abort() }));
+  const { files } = await context.scan({ onlyNoted: true });
+  assert.equal(files[0]?.bytes, 2);
+});
+
+test("scans that overlap end in the order in which they began", async () => {
+  const repository = new MemoryRepository({ "a.ts": "1", "b.ts": "2" });
+  const context = contextOf(repository);
+  await context.scan();
+  const whole = context.scan();
+  await Promise.resolve();
+  repository.write("a.ts", "333", 2_000);
+  context.noteChange("a.ts");
+  const noted = context.scan({ onlyNoted: true });
+  await whole;
+  assert.equal((await noted).files[0]?.bytes, 3);
+  assert.equal(context.lastScan, await noted);
 });
 
 test("a touched file is the same file", async () => {

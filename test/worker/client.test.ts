@@ -6,12 +6,16 @@ import os from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import type { TestContext } from "node:test";
+import { factsFromWorker } from "../../src/context/factSources";
+import { RepositoryContext } from "../../src/context/repositoryContext";
+import { secretsOnWorker } from "../../src/context/secrets";
 import { WorkerSyntaxReader } from "../../src/context/syntax/syntaxReader";
 import { WorkerDied } from "../../src/context/worker";
 import type { ContextWorker } from "../../src/context/worker";
 import { RingsideFailure } from "../../src/protocol/errors";
 import { createContextWorker } from "../../src/worker/client";
 import type { WorkerOptions } from "../../src/worker/client";
+import { MemoryRepository } from "../context/folders";
 
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "ringside-worker-"));
 after(() => fs.rmSync(scratch, { recursive: true }));
@@ -24,6 +28,7 @@ fs.writeFileSync(
   standIn,
   `const { parentPort } = require("node:worker_threads");
   let done = 0;
+  parentPort.postMessage("started");
   parentPort.on("message", ({ id, job, input }) => {
     if (job === "syntax" && input.text === "throw") throw new Error("out of bounds");
     if (job === "syntax" && input.text === "exit") process.exit(3);
@@ -131,8 +136,38 @@ test("after its end a worker refuses, and what it had is cancelled", async (cont
   await assert.rejects(read(worker, "text"), isCancelled);
 });
 
-test("a thread that is not there is said in the log and hangs nobody", async (context) => {
-  const { worker, log } = started(context, { script: path.join(scratch, "gone.js") });
-  assert.equal((await new WorkerSyntaxReader(worker).read("a.ts", "text")).outline, "");
-  assert.match(log[0] ?? "", /gone\.js/);
+for (const [how, thread, told] of [
+  ["is not there", undefined, /Cannot find module/],
+  ["throws as it is loaded", 'throw new Error("no such\\nthing");', /no such/],
+  ["ends as it is loaded", "process.exit(1);", /ended/],
+] as const) {
+  test(`a thread that ${how} fails every job with an error that says so, and is tried again`, async (context) => {
+    const script = path.join(scratch, `${how.replaceAll(" ", "-")}.js`);
+    if (thread !== undefined) fs.writeFileSync(script, thread);
+    const { worker, log } = started(context, { script });
+    const jobs: Promise<unknown>[] = Array.from({ length: 30 }, () => read(worker, "text"));
+    jobs.push(new WorkerSyntaxReader(worker).read("a.ts", "text"), secretsOnWorker(worker).hasSecret("a.ts", "text"));
+    for (const job of jobs) {
+      await assert.rejects(job, ({ error }: RingsideFailure) => {
+        assert.deepEqual([error.kind, error.subject], ["worker-missing", script]);
+        return told.test(error.actual);
+      });
+    }
+    assert.equal(log.length, 1, log.join("\n"));
+    fs.copyFileSync(standIn, script);
+    assert.equal(await read(worker, "text"), "text");
+  });
+}
+
+test("without its thread a repository is not empty but refused, with a name for what is missing", async (context) => {
+  const { worker } = started(context, { script: path.join(scratch, "gone.js") });
+  const repository = new RepositoryContext(new MemoryRepository({ "a.ts": "const a = 1;" }), factsFromWorker(worker));
+  const request = { budgetTokens: 1_000, availableTokens: 1_000, question: "", scope: [], pinned: [] };
+  const count = (texts: readonly string[]): Promise<number[]> => Promise.resolve(texts.map((text) => text.length));
+  for (const ranking of ["first", "complete"] as const) {
+    await assert.rejects(
+      repository.plan(await repository.scan(), { ...request, model: "m", count, ranking }),
+      ({ error }: RingsideFailure) => error.kind === "worker-missing",
+    );
+  }
 });

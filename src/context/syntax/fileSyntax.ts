@@ -17,7 +17,7 @@ export interface FileSyntax {
 }
 
 export interface SyntaxReader {
-  /** Rejects with "cancelled" and nothing else: a file that no parser takes has an empty outline. */
+  /** Rejects as the worker does, but for its death: a file that no parser takes has an empty outline. */
   read(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax>;
   dispose(): void;
 }
