@@ -8,7 +8,7 @@ import type { Shard, ShardCut } from "../context/shards";
 import type { EnginePort, LoadRequest, ModelInfo, SamplerOptions } from "../protocol/engine";
 import { failure, RingsideFailure } from "../protocol/errors";
 import type { RingsideError } from "../protocol/errors";
-import { questionLimitCharacters } from "../protocol/qa";
+import { isFound, questionLimitCharacters } from "../protocol/qa";
 import type { AnswerStats, AskEvent, Citation, Effort, FileChoices, RefusalCheck } from "../protocol/qa";
 import { checkCitations } from "./citations";
 import { generateAnswer } from "./generation";
@@ -335,7 +335,7 @@ class Question {
     }
     this.#citations = citations.map((citation) => ({
       ...citation,
-      stale: citation.stale || stale.has(citation.path),
+      stale: isFound(citation) && stale.has(citation.path),
     }));
     this.sink({ type: "citations", citations: this.#citations });
     if (refusal.name === undefined) return;

@@ -1,5 +1,6 @@
-// Owns: the check of an answer against the files as they were packed: each quoted block and each path becomes verified, relocated
-// or not found. Must never call anything found that does not stand there.
+// Owns: the check of an answer against the files as they were packed: each quoted block and each path becomes verified, relocated,
+// earlier or not found. Must never call anything found that does not stand there.
+import { isFound } from "../protocol/qa";
 import type { Citation, CitationStatus } from "../protocol/qa";
 import { isSource } from "../context/definitions";
 import { looksLikePath, readMarkup } from "./answerMarkup";
@@ -30,10 +31,7 @@ interface Place {
 }
 const nowhere: Place = { path: "", startLine: 0, endLine: 0, status: "not-found", candidates: 0 };
 
-/**
- * In the order of the answer. `stale`: a quote was not found but in an earlier text of `path`; whether files changed since is for
- * the caller to find out.
- */
+/** In the order of the answer. Whether files changed since is for the caller to find out. */
 export function checkCitations(answer: string, sources: CitationSources): Citation[] {
   const markup = readMarkup(answer);
   const quotes = new QuoteIndex(sources.packed);
@@ -48,9 +46,9 @@ export function checkCitations(answer: string, sources: CitationSources): Citati
     const named = mention?.name ?? block.named;
     const place = placeBlock(block, named, mention?.startLine ?? 0, names, quotes);
     if (mention !== undefined && isBetter(place, naming.get(mention))) naming.set(mention, place);
-    const cited = citation("block", block, place, named, names);
-    const old = place.status === "not-found" ? placeBlock(block, named, 0, names, earlier).path : "";
-    found.push(old === "" ? cited : { ...cited, path: old, stale: true });
+    const { path } = isFound(place) ? nowhere : placeBlock(block, named, 0, names, earlier);
+    const shown: Place = path === "" ? place : { ...nowhere, path, status: "earlier" };
+    found.push(citation("block", block, shown, named, names));
   }
   for (const mention of mentions) {
     // A path that introduces a quote stands for the quote's place: a link to the named file would lead to the wrong one.
@@ -73,7 +71,7 @@ function citation(
 
 /** Of several quotes under one path, the best found says where the path leads; a quote that is nowhere says nothing about it. */
 function isBetter(place: Place, known: Place | undefined): boolean {
-  if (place.status === "not-found") return false;
+  if (!isFound(place)) return false;
   return known === undefined || (known.status === "relocated" && place.status === "verified");
 }
 

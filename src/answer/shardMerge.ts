@@ -2,6 +2,7 @@
 // Must never bring in a place that was not found in the files, nor words that neither the model nor a file has written.
 import type { ScannedFile } from "../context/contentCache";
 import type { Shard } from "../context/shards";
+import { isFound } from "../protocol/qa";
 import type { Citation } from "../protocol/qa";
 import { refusedName } from "./refusal";
 import { withoutWholeClaims } from "./wholeClaims";
@@ -60,8 +61,9 @@ export function mergeAnswers(answers: readonly ShardAnswer[]): string {
 }
 
 /** A quote that is there, or a path that is. */
-function isProof({ kind, status, path }: Citation): boolean {
-  return status !== "not-found" && path !== "" && (kind === "block" || status === "verified");
+function isProof(citation: Citation): boolean {
+  const { kind, status, path } = citation;
+  return isFound(citation) && path !== "" && (kind === "block" || status === "verified");
 }
 
 /** Each quote with the words before it; without a quote, each paragraph that names a file. */

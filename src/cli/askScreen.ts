@@ -113,7 +113,7 @@ function shardsLine({ total, first, last, asked, found }: ShardProgress): string
   return `Asking ${which} of ${total} · ${count(found)} of ${count(asked)} had an answer`;
 }
 
-const words = { verified: "verified", relocated: "relocated", "not-found": "not found" } as const;
+const words = { verified: "verified", relocated: "relocated", earlier: "earlier", "not-found": "not found" } as const;
 
 /** A path that only repeats the place of its block is not listed again. */
 function citationLines(citations: readonly Citation[]): string[] {
@@ -128,6 +128,7 @@ function citationLines(citations: readonly Citation[]): string[] {
     const notes = [
       ...(status === "relocated" ? [`the answer says ${namedPath}`] : []),
       ...(candidates > 1 ? [`one of ${candidates} places`] : []),
+      ...(status === "earlier" ? ["this stood in an earlier copy of the file; it has changed since"] : []),
       ...(stale ? ["changed since it was read"] : []),
     ];
     // Of a path alone only its existence was checked.

@@ -48,9 +48,18 @@ export interface PlanRequest {
   readonly reserveTokens: number;
 }
 
-interface Chosen extends CountedFile {
+/** Its tokens are those of all copies that stand in the prompt. */
+interface Repeated extends CountedFile {
+  readonly copies?: number;
+}
+
+interface Chosen extends Repeated {
   readonly reason: KeepReason;
 }
+
+/** The copies of a file that is read several times take at most so much, and so much of the room. */
+const repeatedTokensAtMost = 1_024;
+const repeatedShare = 1 / 8;
 
 export async function planContext(request: PlanRequest, signal?: AbortSignal): Promise<ContextPlan> {
   const { scan, counts, base, wanted } = request;
@@ -59,9 +68,11 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   const required = unique([...pinned, ...wanted.required]);
   const inBase = new Set(base.files.filter(({ mode }) => mode === "full").map(({ file }) => file));
   const needed = base.files.filter(({ file }) => required.includes(file));
-  // Of a file with an old copy the newest is read once more: a model answers from the text of which it has read more.
-  const asked = required.filter((file) => !inBase.has(file) || base.outdated.has(file));
-  const additions = fitting(await counts.files(scan, asked, signal), availableTokens - tokensOf(needed));
+  const asked = required.filter((file) => !inBase.has(file) || base.oldCopies.has(file));
+  const counted = await counts.files(scan, asked, signal);
+  const limitTokens = Math.min(repeatedTokensAtMost, availableTokens * repeatedShare);
+  const copied = counted.map((item) => repeated(item, base.oldCopies.get(item.file) ?? 0, limitTokens));
+  const additions = fitting(copied, availableTokens - tokensOf(needed));
   const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
   const left = availableTokens - tokensOf(kept) - tokensOf(additions);
   const packed = new Set([...kept, ...additions].filter(({ mode }) => mode === "full").map(({ file }) => file));
@@ -83,9 +94,21 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   ]);
   const prompt = [
     ...base.prompt(new Set(kept.map(({ file }) => file))),
-    ...supplement.map(({ file, text }) => fileSegment("supplement", { path: file.path, text })),
+    ...supplement.flatMap(({ file, text, copies = 1 }) =>
+      Array.from({ length: copies }, () => fileSegment("supplement", { path: file.path, text })),
+    ),
   ];
   return account(request, segments, prompt);
+}
+
+/**
+ * A model answers from the text of which it has read more copies. So of a file with old ones the newest is read again with the
+ * question that needs it, if there is room once oftener than there are old ones.
+ */
+function repeated(item: CountedFile, oldCopies: number, limitTokens: number): Repeated {
+  if (oldCopies === 0) return item;
+  const copies = Math.max(1, Math.min(oldCopies + 1, Math.floor(limitTokens / item.tokens)));
+  return { ...item, tokens: item.tokens * copies, copies };
 }
 
 /** Paths that are not text of this repository any more are passed over. */

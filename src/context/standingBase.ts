@@ -168,8 +168,8 @@ export class StandingBases {
 export class StandingBase {
   /** With their newest texts, in the order of their first copies; a file's tokens are those of all its copies. */
   readonly files: readonly CountedFile[];
-  /** Those of which an old copy stands in the prompt, or one under an old path. */
-  readonly outdated: ReadonlySet<ScannedFile>;
+  /** Of how many files there are old copies in the prompt, or copies under an old path, and how many. */
+  readonly oldCopies: ReadonlyMap<ScannedFile, number>;
   /** Of copies of files that are no more, and of the words that say so. */
   readonly lostTokens: number;
 
@@ -180,23 +180,24 @@ export class StandingBase {
   ) {
     const { layout, knowledge } = held;
     const tokens = new Map<number, number>();
-    const replaced = new Set<number>();
+    const replaced = new Map<number, number>();
     for (const [index, piece] of [...layout.files, ...layout.deltas].entries()) {
       const chain = knowledge.chains[index] ?? -1;
       tokens.set(chain, (tokens.get(chain) ?? 0) + piece.tokens);
       if ("change" in piece && (piece.change === "moved" || (piece.change === "text" && piece.replaces)))
-        replaced.add(chain);
+        replaced.set(chain, (replaced.get(chain) ?? 0) + 1);
     }
     const files = [...knowledge.files].map(([path, { file, chain }]) => ({ ...file, path, chain }));
     files.sort((a, b) => a.chain - b.chain);
-    const outdated = new Set<ScannedFile>();
+    const oldCopies = new Map<ScannedFile, number>();
     this.files = files.flatMap(({ path, text, mode, chain }) => {
       const file = sources.get(path);
       if (file === undefined) return [];
-      if (replaced.has(chain)) outdated.add(file);
+      const old = replaced.get(chain);
+      if (old !== undefined) oldCopies.set(file, old);
       return [{ file, text, mode, tokens: tokens.get(chain) ?? 0 }];
     });
-    this.outdated = outdated;
+    this.oldCopies = oldCopies;
     this.lostTokens = tokensOf([...layout.files, ...layout.deltas]) - tokensOf(this.files);
   }
 

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { commands, env, l10n, Uri, window } from "vscode";
 import type { CancellationToken, LogOutputChannel, WebviewView, WebviewViewProvider } from "vscode";
 import type { WebviewViewResolveContext } from "vscode";
+import { isFound } from "../protocol/qa";
 import type { FromQaPage, PanelState, ReadingProgress, ToQaPage } from "../protocol/qa";
 import { parseFromQaPage } from "../protocol/validateQa";
 import type { Conversation } from "./conversation";
@@ -200,7 +201,7 @@ export class QaPanel implements WebviewViewProvider, Disposable {
   async #openCitation(turn: number, id: number): Promise<void> {
     const citation = this.#parts.conversation.turn(turn)?.citations.find((candidate) => candidate.id === id);
     const { open } = this.#parts.repository;
-    if (citation !== undefined && citation.status !== "not-found" && open !== null) {
+    if (citation !== undefined && isFound(citation) && open !== null) {
       await openPlace(open.files, citation);
     }
   }

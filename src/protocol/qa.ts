@@ -60,7 +60,14 @@ export interface ShardProgress {
   readonly found: number;
 }
 
-export type CitationStatus = "verified" | "relocated" | "not-found";
+/** "earlier": it stands nowhere now, but stood in the copy of `path` that the model read before the file was changed. */
+export type CitationStatus = "verified" | "relocated" | "earlier" | "not-found";
+
+/** Whether it stands in a file as it is now. */
+export function isFound({ status }: Pick<Citation, "status">): boolean {
+  return status === "verified" || status === "relocated";
+}
+
 export interface Citation {
   /** Unique within its turn, ascending in the order of the answer. */
   readonly id: number;

@@ -59,7 +59,7 @@ const citation: Check<Citation> = object<Citation>({
   path,
   startLine: line,
   endLine: line,
-  status: choice(["verified", "relocated", "not-found"]),
+  status: choice(["verified", "relocated", "earlier", "not-found"]),
   namedPath: path,
   candidates: count,
   stale: truth,

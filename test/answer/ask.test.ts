@@ -6,6 +6,7 @@ import { test } from "node:test";
 import type { AskInput, AskOutcome } from "../../src/answer/ask";
 import { DiskRepository } from "../../src/cli/diskRepository";
 import type { EnginePort } from "../../src/protocol/engine";
+import { isFound } from "../../src/protocol/qa";
 import { contextOf, folderWith, put } from "../context/folders";
 import { nanoFolder, newEngine, root } from "../engine/engineUnderTest";
 import { watchedEngine } from "../engine/hostProcess";
@@ -74,7 +75,7 @@ test("effort off answers at once from the same base; low effort ends with an ans
   assert.equal(off.reasoning, "");
   assert.ok(off.stats && off.stats.promptTokens - off.stats.reusedTokens < 128);
   assert.ok(
-    off.citations.some(({ status, path: file }) => status !== "not-found" && file === "lib/util/escape.js"),
+    off.citations.some((citation) => isFound(citation) && citation.path === "lib/util/escape.js"),
     off.answer,
   );
   const low = await question("Where is `escapeArgument` defined?", { effort: "low" });
@@ -98,7 +99,7 @@ test("a name that is nowhere is refused and confirmed; one that was not read is 
     pinned: ["extra/gates.js"],
   });
   assert.equal(pinned.refusal, null, pinned.answer);
-  assert.ok(pinned.citations.some(({ path: file, status }) => file === "extra/gates.js" && status !== "not-found"));
+  assert.ok(pinned.citations.some((citation) => citation.path === "extra/gates.js" && isFound(citation)));
 });
 
 test("a stop while reading and while answering keeps what was shown, and the next question works", async (t) => {

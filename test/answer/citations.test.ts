@@ -220,6 +220,19 @@ test("a quote of an outline stands where its lines stand in the file", () => {
   assert.deepEqual(place({ ...outlined, mode: "full" }, outlineQuote), nowhere, "of a file that was read in full");
 });
 
+test("a quote of an earlier copy is told as one, never as found, and not where it stands in a newest text", () => {
+  const packed = [{ path: "src/a.ts", text: "const limit = 20;\nconst kept = true;" }];
+  const replaced = [{ path: "src/a.ts", text: "const limit = 10;\nconst kept = true;" }];
+  const check = (quote: string): (string | number)[][] =>
+    checkCitations(`In \`src/a.ts\`:\n\n${block(quote)}`, { ...sources, packed, replaced })
+      .filter(({ kind }) => kind === "block")
+      .map(({ status, path, startLine, endLine, namedPath }) => [status, path, startLine, endLine, namedPath]);
+  assert.deepEqual(check("const limit = 10;"), [["earlier", "src/a.ts", 0, 0, ""]]);
+  assert.deepEqual(check("const limit = 20;"), [["verified", "src/a.ts", 1, 1, ""]]);
+  assert.deepEqual(check("const kept = true;"), [["verified", "src/a.ts", 2, 2, ""]]);
+  assert.deepEqual(check("const limit = 30;"), [["not-found", "", 0, 0, "src/a.ts"]]);
+});
+
 test("steps between paths", () => {
   assert.equal(pathSteps("a/b.ts", "a/c.ts"), 2);
   assert.equal(pathSteps("a/b.ts", "a/b.ts"), 0);
@@ -260,8 +273,19 @@ test("property: lines of a packed file are found where they stand; with one char
       const changed =
         quote.map((l, index) => (index === 0 && l !== "" ? `${l}Q` : l)).join("\n") +
         (quote[0] === "" ? "\nQQQQQQQQQQ" : "");
-      const wrong = checkCitations(`\`${named}\`:\n${block(changed)}`, all).find(({ kind }) => kind === "block");
-      assert.equal(wrong?.status, "not-found");
+      const blockOf = (
+        written: string,
+        from: typeof all & { readonly replaced?: typeof files },
+      ): Citation | undefined =>
+        checkCitations(`\`${named}\`:\n${block(written)}`, from).find(({ kind }) => kind === "block");
+      assert.equal(blockOf(changed, all)?.status, "not-found");
+      // As an earlier copy it changes nothing for what stands in the newest one.
+      assert.deepEqual(
+        blockOf(quote.join("\n"), { ...all, replaced: [{ path: "old.ts", text: quote.join("\n") }] }),
+        citation,
+      );
+      const earlier = blockOf(changed, { ...all, replaced: [{ path: "old.ts", text: changed }] });
+      assert.deepEqual([earlier?.status, earlier?.path, earlier?.startLine], ["earlier", "old.ts", 0]);
     }),
     { numRuns: 500 },
   );

@@ -10,6 +10,7 @@ import type { ShardOutcome } from "../../src/answer/scan";
 import { mergeAnswers, verdictOf } from "../../src/answer/shardMerge";
 import type { EnginePort, Prompt } from "../../src/protocol/engine";
 import { failure } from "../../src/protocol/errors";
+import { isFound } from "../../src/protocol/qa";
 import type { Citation } from "../../src/protocol/qa";
 import { contextOf, MemoryRepository } from "../context/folders";
 import { nanoFolder, newEngine } from "../engine/engineUnderTest";
@@ -114,14 +115,14 @@ test("eight shards in one batch say what each says alone, and the merged answer 
   assert.ok(outcome.shards.some(({ verdict }) => verdict === "nothing"));
   const place = ({ path, startLine }: Citation): string => `${path}:${String(startLine)}`;
   const blocks = (citations: readonly Citation[]): string[] =>
-    citations.filter(({ kind, status }) => kind === "block" && status !== "not-found").map(place);
+    citations.filter((citation) => citation.kind === "block" && isFound(citation)).map(place);
   const merged = blocks(outcome.citations);
   assert.deepEqual(merged, [...new Set(merged)], "each place once");
   assert.deepEqual(
     [...merged].sort(),
     [...new Set(outcome.shards.flatMap(({ citations }) => blocks(citations)))].sort(),
   );
-  assert.ok(outcome.citations.every(({ status }) => status !== "not-found"));
+  assert.ok(outcome.citations.every(isFound));
   assert.equal(outcome.refusal, null, "what one shard could not find, another has");
 });
 
@@ -249,7 +250,7 @@ test("a file larger than a shard: what a part of it says points into the file", 
   const large = `${filler.replaceAll(/^import.*\n/gm, "")}\n${orders}`;
   const outcome = await scan(engine, { text: "Where is `roundToCents` defined?" }, { "src/all.ts": large });
   assert.ok(outcome.shards.length > 3);
-  const block = outcome.citations.find(({ kind, status }) => kind === "block" && status !== "not-found");
+  const block = outcome.citations.find((citation) => citation.kind === "block" && isFound(citation));
   assert.ok(block !== undefined, outcome.answer);
   assert.equal(block.path, "src/all.ts");
   assert.match(large.split("\n")[block.startLine - 1] ?? "", /function roundToCents/);

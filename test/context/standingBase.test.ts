@@ -103,15 +103,26 @@ test("a file that changes keeps its place with its old text, and its newest text
   assert.deepEqual(back.prompt, first.prompt);
 });
 
-test("a question about a changed file reads its newest text once more, behind everything else", async () => {
+test("a question about a changed file reads its newest text again, once oftener than there are old copies", async () => {
   const repository = repositoryOf(6);
   const context = contextOf(repository);
   await read(context);
   repository.write("src/f01.ts", code("lanternGlyphs", 20), 9_000);
-  const plan = await read(context, { question: "Where is `lanternGlyphs` defined?" });
-  assert.deepEqual(pathsOf(ofKind(plan, "supplement")), ["src/f01.ts"]);
+  const question = "Where is `lanternGlyphs` defined?";
+  const copiesIn = (plan: ContextPlan): number => pathsOf(ofKind(plan, "supplement")).length;
+  const plan = await read(context, { question });
+  assert.deepEqual(pathsOf(ofKind(plan, "supplement")), ["src/f01.ts", "src/f01.ts"]);
   assert.equal(plan.files.filter(({ path }) => path === "src/f01.ts").length, 1);
   assert.equal(costOf(plan.prompt), plan.summary.readTokens);
+  // Another file changes, then this one again: two old copies stand before the newest.
+  repository.write("src/f02.ts", code("f2", 21), 10_000);
+  await read(context);
+  repository.write("src/f01.ts", code("lanternGlyphs", 21), 11_000);
+  const twice = await read(context, { question });
+  assert.equal(copiesIn(twice), 3);
+  assert.equal(costOf(twice.prompt), twice.summary.readTokens);
+  // Where there is less room, once.
+  assert.equal(copiesIn(await planned(context, { question, availableTokens: 1_500 })), 1);
   assert.deepEqual(ofKind(await read(context, { question: "Where is `f3` defined?" }), "supplement"), []);
 });
 

@@ -7,6 +7,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { at } from "../../scripts/paths.mjs";
+import { isFound } from "../../src/protocol/qa";
 import type { Citation, PlannedFile, RefusalCheck } from "../../src/protocol/qa";
 import {
   type Definition,
@@ -57,8 +58,6 @@ function ask(repository: string, questions: readonly string[]): Answer[] {
   assert.equal(result.status, 0, result.stderr);
   return JSON.parse(result.stdout) as Answer[];
 }
-
-const isFound = ({ status }: Pick<Citation, "status">): boolean => status !== "not-found";
 
 /** Citations that are shown as found although the lines of the file differ from what the answer quotes. */
 function wrongCitations(repository: string, { answer, citations }: Answer): string[] {

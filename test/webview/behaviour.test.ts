@@ -8,7 +8,7 @@ import type { Browser } from "playwright-core";
 import type { AskEvent, FromQaPage, PanelState } from "../../src/protocol/qa";
 import { launchBrowser, openQaPage } from "./browserPage";
 import type { OpenedPage } from "./browserPage";
-import { goodEvents, panelWith, readyPanel, refusalEvents, startMs, turnAfter } from "./panels";
+import { citation, goodEvents, panelWith, readyPanel, refusalEvents, startMs, turnAfter } from "./panels";
 import { themes } from "./themes";
 import type { Theme } from "./themes";
 
@@ -152,6 +152,29 @@ test("buttons and links say what they are for, by numbers and never by paths", a
     const said = await saidAfter(state, ({ page }) => page.locator(selector).click());
     assert.deepEqual(said, [expected], selector);
   }
+});
+
+test("a quote from an earlier copy of a file is told as that, without a link to it, and counted as such", async () => {
+  const text = "In `src/limits.ts`:\n\n```ts\nconst limit = 10;\n```";
+  const path = "src/limits.ts";
+  const offset = text.indexOf("```");
+  const citations = [citation({ id: 1, kind: "block", offset, length: text.length - offset, path, status: "earlier" })];
+  const events: readonly AskEvent[] = [
+    { type: "phase", phase: "answering" },
+    { type: "answer", text },
+    { type: "citations", citations },
+    { type: "done", reason: "complete" },
+  ];
+  const opened = await openQaPage(browser, { state: panelWith([turnAfter(1, question, events)]) });
+  await opened.settled();
+  const figure = opened.page.locator("figure.code.earlier");
+  assert.equal(
+    await figure.locator(".note").textContent(),
+    `This stood in an earlier copy of ${path}; it has changed since.`,
+  );
+  assert.equal(await figure.locator(".citation, .verified").count(), 0);
+  assert.match((await opened.page.locator(".stats").textContent()) ?? "", /quotes: 1 from an earlier copy/);
+  await opened.close();
 });
 
 test("the foot says what the window had no room for, what is read ahead, and what changed since", async () => {

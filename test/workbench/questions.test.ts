@@ -1,6 +1,7 @@
 // The main job inside a real extension host, with the real engine and the embedded model.
 import assert from "node:assert/strict";
 import * as vscode from "vscode";
+import { isFound } from "../../src/protocol/qa";
 import type { Citation, TurnView } from "../../src/protocol/qa";
 import { ask, linesOf, openFile } from "./host";
 
@@ -8,7 +9,7 @@ const whereIs = (name: string): string => `Where is \`${name}\` defined?`;
 
 /** Each found quote stands in its file at its lines. */
 async function checkQuotes({ answer, citations }: TurnView): Promise<Citation[]> {
-  const found = citations.filter(({ kind, status }) => kind === "block" && status !== "not-found");
+  const found = citations.filter((citation) => citation.kind === "block" && isFound(citation));
   for (const { path, startLine, endLine, offset, length } of found) {
     const quoted = answer
       .slice(offset, offset + length)

@@ -1,5 +1,6 @@
 // Owns: drawing an answer while it grows: finished blocks stay, only the open end is drawn again. Drawing the whole text at once
 // gives the same nodes. Must never draw a citation as found that was not found.
+import { isFound } from "../../src/protocol/qa";
 import type { Citation } from "../../src/protocol/qa";
 import { element, icon, linkButton } from "../shared/element";
 import { button } from "../shared/toolkit";
@@ -107,7 +108,7 @@ export class AnswerView {
   #citationNodes(citation: Citation, isInline: boolean): Node[] {
     const { id, path, startLine, endLine, status, namedPath, candidates, stale } = citation;
     const nodes: Node[] = [];
-    if (status !== "not-found") {
+    if (isFound(citation)) {
       const place = strings.place(path, startLine, endLine);
       const link = linkButton(place, () => this.#actions.openCitation(id), `citation ${status}`);
       link.title = strings.openPlace(place);
@@ -117,6 +118,7 @@ export class AnswerView {
       ...(status === "verified" && !isInline ? [strings.verified] : []),
       // A path is corrected together with the quote that follows it, where the whole of it is told.
       ...(status === "relocated" ? [isInline ? strings.corrected : strings.relocated(namedPath)] : []),
+      ...(status === "earlier" ? [strings.earlier(path)] : []),
       ...(status === "not-found" ? [strings.notFound] : []),
       ...(candidates > 1 && !isInline ? [strings.otherPlaces(candidates - 1)] : []),
     ];
@@ -134,7 +136,7 @@ export class AnswerView {
       const found = findText(root, name, written.startsWith("`"), searchFrom);
       if (found === null) continue;
       const link = element("span", { class: "path" });
-      if (citation.status === "not-found") link.append(element("code", {}, name));
+      if (!isFound(citation)) link.append(element("code", {}, name));
       link.append(...this.#citationNodes(citation, true));
       const target = found.parentElement?.tagName === "CODE" ? found.parentElement : found;
       target.replaceWith(link);

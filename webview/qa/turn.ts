@@ -149,7 +149,7 @@ function endText({ doneReason }: TurnView): string {
 export function quotesText(citations: readonly Citation[]): string {
   const count = (status: Citation["status"]): number =>
     citations.filter((citation) => citation.kind === "block" && citation.status === status).length;
-  return strings.quotes(count("verified"), count("relocated"), count("not-found"));
+  return strings.quotes(count("verified"), count("relocated"), count("earlier"), count("not-found"));
 }
 
 /** What was not measured is left out. */

@@ -121,6 +121,7 @@ export const strings = {
   corrected: "corrected",
   relocated: (named: string): string => (named === "" ? "place corrected" : `corrected, the model said ${named}`),
   notFound: "not found in what was read",
+  earlier: (path: string): string => `This stood in an earlier copy of ${path}; it has changed since.`,
   stale: "the file has changed since",
   otherPlaces: (count: number): string =>
     count === 1 ? "stands in 1 more place" : `stands in ${number(count)} more places`,
@@ -150,10 +151,11 @@ export const strings = {
   readSpeed: (speed: number): string => `${number(speed)} tok/s read`,
   writeSpeed: (speed: number): string => `${number(speed)} tok/s written`,
   firstToken: (milliseconds: number): string => `first token after ${duration(milliseconds)}`,
-  quotes: (found: number, corrected: number, missing: number): string =>
+  quotes: (found: number, corrected: number, earlier: number, missing: number): string =>
     [
       ...(found > 0 ? [`${number(found)} found`] : []),
       ...(corrected > 0 ? [`${number(corrected)} corrected`] : []),
+      ...(earlier > 0 ? [`${number(earlier)} from an earlier copy`] : []),
       ...(missing > 0 ? [`${number(missing)} not found`] : []),
     ].join(", "),
   checkedQuotes: (summary: string): string => `quotes: ${summary}`,
