@@ -189,8 +189,9 @@ Question question_of(uint64_t seed, int64_t longest_prompt = 200, int64_t most_t
 }
 
 TEST("lookup: no token, reason or bit of state differs with it, over many seeds and options") {
+  constexpr int kSeeds = check::kSanitized ? 60 : 300;
   int64_t drafted = 0, accepted = 0;
-  for (uint64_t seed = 0; seed < 300; ++seed) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     const Question question = question_of(seed);
     const Seen with = alone(tiny(), question, true);
     const Seen without = alone(tiny(), question, false);
@@ -201,8 +202,8 @@ TEST("lookup: no token, reason or bit of state differs with it, over many seeds 
     accepted += with.result.accepted;
   }
   // The comparison is worth something only when drafts were both taken and cut off.
-  CHECK(accepted > 300);
-  CHECK(drafted - accepted > 3000);
+  CHECK(accepted > kSeeds);
+  CHECK(drafted - accepted > 10 * kSeeds);
 }
 
 TEST("lookup: the same on the reference") {
@@ -226,7 +227,7 @@ Question looping(int64_t prompt_tokens) {
 }
 
 TEST("lookup: every place in a chunk, every limit of tokens, every moment to stop") {
-  for (int64_t prompt_tokens = 60; prompt_tokens < 60 + 66; ++prompt_tokens) {
+  for (int64_t prompt_tokens = 60; prompt_tokens < 60 + 66; prompt_tokens += check::kSanitized ? 5 : 1) {
     Question question = looping(prompt_tokens);
     question.options.max_tokens = 3 + prompt_tokens % 70;
     CHECK(same(alone(tiny(), question, true), alone(tiny(), question, false)));
@@ -443,6 +444,7 @@ TEST("lookup: the embedded model quotes code with the same tokens, faster in pas
   }
   text += "Show me the code of includedTax.<|role_end|><role>ASSISTANT</role><think>\n\n</think>\n\n";
   for (const float temperature : {0.0f, 0.3f, 1.0f}) {
+    if (check::kSanitized && temperature > 0.0f) continue;
     Question question;
     question.prompt = tokenizer.encode_with_added(text);
     question.options.max_tokens = 110;
