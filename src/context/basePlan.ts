@@ -7,7 +7,7 @@ import type { ScannedFile } from "./contentCache";
 import { isSource } from "./definitions";
 import { Pace } from "./pace";
 import { inPromptOrder } from "./promptOrder";
-import { fileValues } from "./rank";
+import { costStep, fileValues, overheadBytes } from "./rank";
 import type { RepositoryScan } from "./scan";
 import type { CountedFile, PackedMode, TokenCounts } from "./tokenCounts";
 
@@ -93,10 +93,6 @@ const quicklyLearnedBytes = 256 * 1024;
 const quicklyLearnedShare = 1 / 8;
 /** What is assumed of an outline before the file was parsed. */
 const usualOutlineShare = 0.25;
-/** What a file costs besides its text: tags, path, and its place in the reader's attention. */
-const overheadBytes = 256;
-/** Offers are told apart by their worth for the cost in steps of a tenth; equal ones come by path. So small changes move little. */
-const stepsPerOctave = 7;
 
 class Filler {
   readonly #pace: Pace;
@@ -188,14 +184,16 @@ class Filler {
   /** Each file in each form it can take, by worth for the cost. */
   async #offers(files: readonly ScannedFile[]): Promise<{ offers: readonly Offer[]; isFinal: boolean }> {
     const { scan, counts, ranking = "complete" } = this.request;
-    const unknown = files.filter((file) => !counts.facts.isLearned(file));
+    const { facts } = counts;
+    const isParsed = await facts.chooseParsed(files, this.#pace);
+    const unknown = await facts.unlearned(files, isParsed, this.#pace);
     const isQuick = bytesOf(unknown) <= Math.min(quicklyLearnedBytes, bytesOf(files) * quicklyLearnedShare);
-    if (ranking === "complete" || isQuick) await counts.facts.learn(scan, unknown, { signal: this.signal });
-    const isFinal = files.every((file) => counts.facts.isLearned(file));
+    if (ranking === "complete" || isQuick) await facts.learn(scan, unknown, { isParsed, signal: this.signal });
+    const isFinal = unknown.length === 0 || (await facts.unlearned(unknown, isParsed, this.#pace)).length === 0;
     const values = await fileValues(files, isFinal ? counts.facts : null, scan.history, this.#pace);
     const byStep = new Map<number, Offer[]>();
     const offer = (file: ScannedFile, mode: PackedMode, value: number, bytes: number): void => {
-      const step = value === 0 ? Infinity : Math.round(stepsPerOctave * Math.log2((bytes + overheadBytes) / value));
+      const step = costStep(bytes, value);
       const same = byStep.get(step);
       if (same === undefined) byStep.set(step, [{ file, mode }]);
       else same.push({ file, mode });

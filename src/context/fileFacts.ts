@@ -3,6 +3,8 @@
 import type { ScannedFile } from "./contentCache";
 import { extensionOf, isSource } from "./definitions";
 import { mapConcurrently, Pace } from "./pace";
+import { chooseParsed } from "./parseChoice";
+import type { ParseChoice } from "./parseChoice";
 import { rankByReferences } from "./referenceGraph";
 import type { RepositoryScan } from "./scan";
 import type { SecretFinder } from "./secrets";
@@ -21,16 +23,22 @@ export interface FileNames {
 
 /** Where the looking is done; without `syntax` on this thread, by the shape of the lines. */
 export interface FactSources {
-  readonly syntax?: Pick<SyntaxReader, "read">;
+  readonly syntax?: NameReader;
   readonly secrets: SecretFinder;
+  /** See chooseParsed. */
+  readonly parsedBytesAtMost?: number;
 }
 
-const linesHere: Pick<SyntaxReader, "read"> = { read: (path, text) => Promise.resolve(syntaxOfLines(path, text)) };
+type NameReader = Pick<SyntaxReader, "read" | "readLines">;
+
+const readLines: NameReader["readLines"] = (path, text) => Promise.resolve(syntaxOfLines(path, text));
+const linesHere: NameReader = { read: readLines, readLines };
 
 /** Outlines are kept up to so many characters in all; those of other files are made again when they are read. */
 const outlineBudgetCharacters = 16 * 1024 * 1024;
 /** Enough to keep another thread busy, few enough to stop at once. */
 const filesAtOnce = 8;
+const passedAtOnce = 1_024;
 const shortestName = 3;
 const mostCounted = 0xffff;
 const noNames: FileNames = {
@@ -41,9 +49,10 @@ const noNames: FileNames = {
 };
 
 export class FileFacts {
-  readonly #syntax: Pick<SyntaxReader, "read">;
+  readonly #syntax: NameReader;
   readonly #secrets: SecretFinder;
-  readonly #names = new WeakMap<ScannedFile, FileNames>();
+  readonly #parsedBytesAtMost: number | undefined;
+  readonly #learned = new WeakMap<ScannedFile, { readonly names: FileNames; readonly isParsed: boolean }>();
   readonly #outlines = new WeakMap<ScannedFile, string>();
   readonly #secretFiles = new WeakMap<ScannedFile, boolean>();
   readonly #latest = new Map<string, FileNames>();
@@ -51,14 +60,15 @@ export class FileFacts {
   #outlineCharacters = 0;
   #ranked: { readonly names: readonly FileNames[]; readonly weights: Float64Array; ranks: Float64Array } | undefined;
 
-  constructor({ syntax = linesHere, secrets }: FactSources) {
+  constructor({ syntax = linesHere, secrets, parsedBytesAtMost }: FactSources) {
     this.#syntax = syntax;
+    this.#parsedBytesAtMost = parsedBytesAtMost;
     this.#secrets = secrets;
   }
 
   /** undefined: not learned yet. */
   names(file: ScannedFile): FileNames | undefined {
-    return hasSyntax(file.path) ? this.#names.get(file) : noNames;
+    return this.#learned.get(file)?.names;
   }
 
   /** Whether it is known to hold a secret. */
@@ -66,22 +76,31 @@ export class FileFacts {
     return this.#secretFiles.get(file) === true;
   }
 
-  isLearned(file: ScannedFile): boolean {
-    return this.names(file) !== undefined && this.#secretFiles.has(file);
+  /** Which of them are parsed for their names, when all are learned. */
+  chooseParsed(files: readonly ScannedFile[], pace: Pace): Promise<ParseChoice> {
+    return chooseParsed(files, pace, this.#parsedBytesAtMost);
+  }
+
+  /** Those of which something is not known, or not in the way that `isParsed` says. */
+  async unlearned(files: readonly ScannedFile[], isParsed: ParseChoice, pace: Pace): Promise<ScannedFile[]> {
+    const unlearned: ScannedFile[] = [];
+    for (const [index, file] of files.entries()) {
+      if (index % passedAtOnce === 0) await pace.breathe();
+      if (!this.#areNamesKnown(file, isParsed(file)) || !this.#secretFiles.has(file)) unlearned.push(file);
+    }
+    return unlearned;
   }
 
   /** Learns all that is not known yet. A file whose text went away since the scan stays unknown but for that it has no names. */
-  async learn(scan: RepositoryScan, files: readonly ScannedFile[], options: LearnOptions = {}): Promise<void> {
-    const { signal, onProgress } = options;
-    const unknown = files.filter((file) => !this.isLearned(file));
+  async learn(scan: RepositoryScan, files: readonly ScannedFile[], options: LearnOptions): Promise<void> {
+    const { isParsed, signal } = options;
     const pace = new Pace(signal);
-    let done = files.length - unknown.length;
-    await mapConcurrently(unknown, filesAtOnce, async (file) => {
+    await mapConcurrently(files, filesAtOnce, async (file) => {
       await pace.breathe();
       const text = await scan.text(file);
-      if (text === undefined) this.#names.set(file, noNames);
-      else await Promise.all([this.findSecret(file, text, signal), this.#read(file, text, signal)]);
-      onProgress?.(++done, files.length);
+      const wanted = isParsed(file);
+      if (text === undefined) this.#learned.set(file, { names: noNames, isParsed: wanted });
+      else await Promise.all([this.findSecret(file, text, signal), this.#read(file, text, wanted, pace, signal)]);
     });
   }
 
@@ -127,10 +146,28 @@ export class FileFacts {
     return ranks;
   }
 
-  async #read(file: ScannedFile, text: string, signal: AbortSignal | undefined): Promise<void> {
-    if (!hasSyntax(file.path) || this.#names.has(file)) return;
-    const { definitions, references, outline } = await this.#syntax.read(file.path, text, signal);
-    this.#keepOutline(file, outline);
+  #areNamesKnown(file: ScannedFile, isParsed: boolean): boolean {
+    const learned = this.#learned.get(file);
+    return learned !== undefined && (learned.isParsed === isParsed || learned.names === noNames);
+  }
+
+  async #read(
+    file: ScannedFile,
+    text: string,
+    isParsed: boolean,
+    pace: Pace,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (this.#areNamesKnown(file, isParsed)) return;
+    if (!hasSyntax(file.path)) {
+      this.#learned.set(file, { names: noNames, isParsed });
+      return;
+    }
+    const read = isParsed ? "read" : "readLines";
+    const { definitions, references, outline } = await this.#syntax[read](file.path, text, signal);
+    await pace.breathe(); // The thread's answers come several at a time.
+    // What a prompt shows is parsed in any case.
+    if (isParsed) this.#keepOutline(file, outline);
     const defined = [...new Set(definitions.map(({ name }) => name))];
     const used = [...references].filter(([name]) => name.length >= shortestName);
     const names: FileNames = {
@@ -143,7 +180,7 @@ export class FileFacts {
     const before = this.#latest.get(file.path);
     const kept = before !== undefined && isSameNames(before, names) ? before : names;
     this.#latest.set(file.path, kept);
-    this.#names.set(file, kept);
+    this.#learned.set(file, { names: kept, isParsed });
   }
 
   /** A changed file's earlier outline goes with its ScannedFile; its share of the budget comes back with the next process. */
@@ -167,8 +204,9 @@ function hasSyntax(path: string): boolean {
 }
 
 export interface LearnOptions {
+  /** Of the others the names are read from the shape of the lines. */
+  readonly isParsed: ParseChoice;
   readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((files: number, of: number) => void) | undefined;
 }
 
 function isSameNames(a: FileNames, b: FileNames): boolean {

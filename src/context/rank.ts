@@ -13,8 +13,19 @@ const prose = new Set(["md", "mdx", "markdown", "rst", "adoc", "txt"]);
 const declarations = /\.d\.[mc]?ts$/;
 const overview = /^(?:[^/]+\/)?readme(?:\.[a-z]+)?$/i;
 
+/** Asked again and again of every file, and a ScannedFile stays the same as long as its content does. */
+const knownClasses = new WeakMap<ScannedFile, number>();
+
 /** 0: source; 1: declarations, examples and scripts; 2: the rest (configuration, styles, data); 3: prose; 4: tests; 5: empty. */
 export function fileClass(file: ScannedFile): number {
+  const known = knownClasses.get(file);
+  if (known !== undefined) return known;
+  const kind = classOf(file);
+  knownClasses.set(file, kind);
+  return kind;
+}
+
+function classOf(file: ScannedFile): number {
   if (file.bytes === 0) return 5;
   if (testPath.test(file.path)) return 4;
   if (prose.has(extensionOf(file.path))) return 3;
@@ -23,6 +34,20 @@ export function fileClass(file: ScannedFile): number {
 }
 
 const classWeights = [1, 0.5, 0.25, 0.25, 0.1, 0];
+
+/** What a file is worth for its kind. */
+export function fileWeight(file: ScannedFile): number {
+  return overview.test(file.path) ? 1 : (classWeights[fileClass(file)] ?? 0);
+}
+
+/** What a file costs besides its text: tags, path, and its place in the reader's attention. */
+export const overheadBytes = 256;
+/** Costs for the worth are told apart in steps of a tenth; equal ones come by path. So small changes move little. */
+const stepsPerOctave = 7;
+
+export function costStep(bytes: number, value: number): number {
+  return value === 0 ? Infinity : Math.round(stepsPerOctave * Math.log2((bytes + overheadBytes) / value));
+}
 
 /** What a file is worth that nothing leans on: the commands and entry points of a program are such files. */
 const unusedWorth = 0.3;
@@ -41,7 +66,7 @@ export async function fileValues(
   const weights = new Float64Array(files.length);
   for (const [index, file] of files.entries()) {
     if (index % 256 === 0) await pace.breathe();
-    weights[index] = overview.test(file.path) ? 1 : (classWeights[fileClass(file)] ?? 0);
+    weights[index] = fileWeight(file);
   }
   const leaned = (await facts?.references(files, weights, pace)) ?? null;
   const lateness = latenessIn(files, history);

@@ -6,7 +6,7 @@ import { inScope, planBase } from "./basePlan";
 import type { BasePlan, Ranking } from "./basePlan";
 import { choiceLookup } from "./choices";
 import { FileFacts } from "./fileFacts";
-import type { FactSources, LearnOptions } from "./fileFacts";
+import type { FactSources } from "./fileFacts";
 import type { LayoutStore } from "./layoutStore";
 import { planContext } from "./plan";
 import type { ContextPlan } from "./plan";
@@ -110,11 +110,6 @@ export class RepositoryContext {
       for (const path of noted) this.#noted.add(path);
       throw error;
     }
-  }
-
-  /** Learns what a complete ranking needs, ahead of a plan. */
-  async learn(scan: RepositoryScan, options?: LearnOptions): Promise<void> {
-    await this.#facts.learn(scan, scan.files, options);
   }
 
   /** Rejects with "repository-empty" when there is nothing to read. */

@@ -2,11 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
+import type { ScannedFile } from "../../src/context/contentCache";
 import type { RepositoryContext } from "../../src/context/repositoryContext";
 import type { ContextOptions } from "../../src/context/repositoryContext";
 import type { ContextPlan } from "../../src/context/plan";
 import { joinHistories } from "../../src/context/repoReader";
 import type { ChangeHistory } from "../../src/context/repoReader";
+import { Pace } from "../../src/context/pace";
+import { chooseParsed } from "../../src/context/parseChoice";
 import { syntaxOfLines } from "../../src/context/syntax/lineParser";
 import type { RepositoryScan } from "../../src/context/scan";
 import type { CountTokens } from "../../src/context/tokenCounts";
@@ -49,15 +52,19 @@ const reasonOf = (plan: ContextPlan, path: string): string | undefined =>
 const bytesOf = (plan: ContextPlan): unknown =>
   plan.segments.map(({ path, text, mode, kind, reason, tokens }) => [path, text, mode, kind, reason, tokens]);
 
-/** Facts that come in any order. */
-function slowly(delays: readonly number[]): ContextOptions {
+/** Facts that come in any order; of a file that is not parsed, fewer. */
+function slowly(delays: readonly number[], parsedBytesAtMost?: number): ContextOptions {
   let call = 0;
   const wait = async (): Promise<void> => {
     const turns = delays[call++ % delays.length] ?? 0;
     for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
   };
   return {
-    syntax: { read: async (path, text) => (await wait(), syntaxOfLines(path, text)) },
+    syntax: {
+      read: async (path, text) => (await wait(), syntaxOfLines(path, text)),
+      readLines: async (path, text) => (await wait(), { ...syntaxOfLines(path, text), references: new Map() }),
+    },
+    ...(parsedBytesAtMost === undefined ? {} : { parsedBytesAtMost }),
     secrets: { hasSecret: async (_path, text) => (await wait(), text.includes("SECRET")) },
   };
 }
@@ -77,20 +84,98 @@ const repositories = fc.dictionary(
   { minKeys: 3, maxKeys: 25 },
 );
 
+test("property: what was learned and ranked before an edit changes no byte of the plan after it", async () => {
+  const edits = fc.array(
+    fc.record({
+      at: fc.nat(24),
+      name: fc.constantFrom(...names),
+      calls: fc.subarray([...names]),
+      lines: fc.nat(80),
+      isGone: fc.boolean(),
+    }),
+    { minLength: 1, maxLength: 4 },
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      repositories,
+      fc.integer({ min: 200, max: 6_000 }),
+      edits,
+      fc.option(fc.nat(20_000), { nil: undefined }),
+      async (files, budget, changes, parsed) => {
+        const repository = new MemoryRepository(files);
+        const warm = contextOf(repository, slowly([0], parsed));
+        await planned(warm, { budget });
+        for (const [step, { at, name, calls, lines, isGone }] of changes.entries()) {
+          const paths = [...repository.files.keys()];
+          const path = paths[at % paths.length] ?? "a.ts";
+          if (isGone && paths.length > 1) repository.remove(path);
+          else repository.write(path, source(name, calls, lines), 2_000 + step);
+          const cold = contextOf(repository, slowly([0], parsed));
+          assert.deepEqual(bytesOf(await planned(warm, { budget })), bytesOf(await planned(cold, { budget })));
+        }
+      },
+    ),
+    { numRuns: 150 },
+  );
+});
+
+test("property: of a repository too large to parse, what is worth most for its size is parsed, and no more than was said", async () => {
+  const sized = fc.array(fc.tuple(fc.constantFrom("src", "test"), fc.integer({ min: 1, max: 5_000 })), {
+    minLength: 1,
+  });
+  await fc.assert(
+    fc.asyncProperty(sized, fc.nat(100_000), async (sizes, limit) => {
+      const files = sizes.map(([folder, bytes], index): ScannedFile => {
+        const none = { modifiedMs: 0, excluded: null, hiddenCharacters: 0, removedCharacters: 0 };
+        return { path: `${folder}/${String(index)}.ts`, bytes, ...none };
+      });
+      const total = (list: readonly ScannedFile[]): number => list.reduce((sum, { bytes }) => sum + bytes, 0);
+      const isParsed = await chooseParsed(files, new Pace(), limit);
+      const [parsed, others] = [files.filter(isParsed), files.filter((file) => !isParsed(file))];
+      assert.ok(total(parsed) <= limit);
+      if (total(files) <= limit) assert.equal(others.length, 0);
+      for (const file of parsed) {
+        for (const other of others) {
+          const [isTest, isOtherTest] = [file.path.startsWith("test"), other.path.startsWith("test")];
+          if (isTest === isOtherTest || isTest) assert.ok(file.bytes < other.bytes);
+        }
+      }
+    }),
+  );
+});
+
+test("what a prompt shows of a file is parsed, however few are parsed for their names", async () => {
+  const files = { ...Object.fromEntries(names.map((name) => [`src/${name}.ts`, source(name, [], 200)])) };
+  const outlineOf = (parsedBytesAtMost: number): Promise<ContextPlan> =>
+    planned(contextOf(new MemoryRepository(files), { ...slowly([0]), ...marked, parsedBytesAtMost }), { budget: 400 });
+  const marked: Pick<ContextOptions, "syntax"> = {
+    syntax: {
+      read: (path, text) => Promise.resolve({ ...syntaxOfLines(path, text), outline: "// parsed" }),
+      readLines: (path, text) => Promise.resolve(syntaxOfLines(path, text)),
+    },
+  };
+  for (const limit of [0, 1_000_000]) {
+    const outlines = (await outlineOf(limit)).segments.filter(({ mode }) => mode === "outline");
+    assert.ok(outlines.length > 0);
+    for (const { path, text } of outlines) assert.match(text, /\/\/ parsed$/, path);
+  }
+});
+
 test("property: folder order, the order in which facts come and what is known already change no byte", async () => {
   await fc.assert(
     fc.asyncProperty(
       repositories,
       fc.integer({ min: 200, max: 6_000 }),
       fc.array(fc.nat(3), { minLength: 1, maxLength: 9 }),
-      async (files, budget, delays) => {
-        const expected = await planned(contextOf(new MemoryRepository(files), slowly([0])), { budget });
+      fc.option(fc.nat(20_000), { nil: undefined }),
+      async (files, budget, delays, parsed) => {
+        const expected = await planned(contextOf(new MemoryRepository(files), slowly([0], parsed)), { budget });
         const reversed = Object.fromEntries(Object.entries(files).reverse());
-        const other = contextOf(new MemoryRepository(reversed), slowly(delays));
+        const other = contextOf(new MemoryRepository(reversed), slowly(delays, parsed));
         await planned(other, { budget, ranking: "first" });
         assert.deepEqual(bytesOf(await planned(other, { budget })), bytesOf(expected));
-        const learned = contextOf(new MemoryRepository(files), slowly(delays));
-        await learned.learn(await learned.scan());
+        const learned = contextOf(new MemoryRepository(files), slowly(delays, parsed));
+        await planned(learned, { budget: 2 * budget });
         const plan = await planned(learned, { budget });
         assert.deepEqual(bytesOf(plan), bytesOf(expected));
         assert.equal(plan.prefixKey, expected.prefixKey);
@@ -347,10 +432,13 @@ test("ten thousand files are ranked in slices, and after one save no file is par
   await repository.readDirectory("");
   let parsed = 0;
   const context = contextOf(repository, {
-    syntax: { read: (path, text) => (parsed++, Promise.resolve(syntaxOfLines(path, text))) },
+    syntax: {
+      read: (path, text) => (parsed++, Promise.resolve(syntaxOfLines(path, text))),
+      readLines: () => Promise.reject(new Error("there is time to parse them all")),
+    },
     secrets: { hasSecret: () => Promise.resolve(false) },
   });
-  await context.learn(await context.scan());
+  await planned(context, { budget: 1_000 });
   assert.equal(parsed, 10_000);
   let longestMs = 0;
   // Processor time, not time: how busy the machine is with other work must not decide.

@@ -19,6 +19,8 @@ export interface FileSyntax {
 export interface SyntaxReader {
   /** Rejects as the worker does, but for its death: a file that no parser takes has an empty outline. */
   read(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax>;
+  /** By the shape of its lines, whatever grammar there is for it: in a tenth of the time. */
+  readLines(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax>;
   dispose(): void;
 }
 

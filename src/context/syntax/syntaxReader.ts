@@ -9,15 +9,27 @@ export class WorkerSyntaxReader implements SyntaxReader {
   constructor(private readonly worker: ContextWorker) {}
 
   async read(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax> {
+    return (await this.#run("syntax", path, text, signal)) ?? this.readLines(path, text, signal);
+  }
+
+  async readLines(path: string, text: string, signal?: AbortSignal): Promise<FileSyntax> {
+    return (await this.#run("syntaxOfLines", path, text, signal)) ?? emptySyntax;
+  }
+
+  /** null: it ended the thread. */
+  async #run(
+    job: "syntax" | "syntaxOfLines",
+    path: string,
+    text: string,
+    signal: AbortSignal | undefined,
+  ): Promise<FileSyntax | null> {
     if (text.length > longestTextCharacters) return emptySyntax;
-    for (const job of ["syntax", "syntaxOfLines"] as const) {
-      try {
-        return unpackSyntax(await this.worker.run(job, { path, text }, signal));
-      } catch (error) {
-        if (!(error instanceof WorkerDied)) throw error;
-      }
+    try {
+      return unpackSyntax(await this.worker.run(job, { path, text }, signal));
+    } catch (error) {
+      if (error instanceof WorkerDied) return null;
+      throw error;
     }
-    return emptySyntax;
   }
 
   dispose(): void {
