@@ -27,6 +27,7 @@ interface Entry {
 const defaultBudgetBytes = 64 * 1024 * 1024;
 /** A file written this shortly before it was read may be written again without a visible change of its time. */
 const timeResolutionMs = 2_000;
+const wide = /[^\0-\xff]/;
 const noCharacters = { hiddenCharacters: 0, removedCharacters: 0 };
 
 export class ContentCache {
@@ -139,6 +140,7 @@ function times(stat: RepoFileStat): RepoFileStat {
   return { bytes: stat.bytes, modifiedMs: stat.modifiedMs };
 }
 
+/** As a JavaScript engine keeps it: one character that needs two bytes makes all of them take two. */
 function textBytes(text: string): number {
-  return text.length * 2;
+  return wide.test(text) ? text.length * 2 : text.length;
 }

@@ -5,7 +5,7 @@ import { extensionOf, isSource } from "./definitions";
 import { mapConcurrently, Pace } from "./pace";
 import { chooseParsed } from "./parseChoice";
 import type { ParseChoice } from "./parseChoice";
-import { rankByReferences } from "./referenceGraph";
+import { ReferenceRanks } from "./referenceGraph";
 import type { RepositoryScan } from "./scan";
 import type { SecretFinder } from "./secrets";
 import type { SyntaxReader } from "./syntax/fileSyntax";
@@ -15,7 +15,7 @@ import { syntaxOfLines } from "./syntax/lineParser";
 export interface FileNames {
   readonly defined: Uint32Array;
   readonly used: Uint32Array;
-  /** How often each of `used` stands in the file. */
+  /** About how often each of `used` stands in the file: once more or less seldom makes it another number. */
   readonly counts: Uint16Array;
   /** 0: the file cannot be outlined. */
   readonly outlineCharacters: number;
@@ -40,7 +40,6 @@ const outlineBudgetCharacters = 16 * 1024 * 1024;
 const filesAtOnce = 8;
 const passedAtOnce = 1_024;
 const shortestName = 3;
-const mostCounted = 0xffff;
 const noNames: FileNames = {
   defined: new Uint32Array(),
   used: new Uint32Array(),
@@ -58,7 +57,7 @@ export class FileFacts {
   readonly #latest = new Map<string, FileNames>();
   readonly #ids = new Map<string, number>();
   #outlineCharacters = 0;
-  #ranked: { readonly names: readonly FileNames[]; readonly weights: Float64Array; ranks: Float64Array } | undefined;
+  readonly #ranks = new ReferenceRanks();
 
   constructor({ syntax = linesHere, secrets, parsedBytesAtMost }: FactSources) {
     this.#syntax = syntax;
@@ -123,7 +122,7 @@ export class FileFacts {
   }
 
   /**
-   * How much the files lean on one another, in their order; null: not all of them are learned. `weights` as in rankByReferences.
+   * How much the files lean on one another, in their order; null: not all of them are learned. `weights` as in ReferenceRanks.
    * Worked out again only when a name came or went: an edit inside a body moves no file.
    */
   async references(files: readonly ScannedFile[], weights: Float64Array, pace: Pace): Promise<Float64Array | null> {
@@ -133,17 +132,7 @@ export class FileFacts {
       if (known === undefined) return null;
       names.push(known);
     }
-    const last = this.#ranked;
-    if (
-      last !== undefined &&
-      isSameNumbers(last.weights, weights) &&
-      names.every((item, i) => item === last.names[i])
-    ) {
-      return last.ranks;
-    }
-    const ranks = await rankByReferences(names, weights, this.#ids.size, pace);
-    this.#ranked = { names, weights, ranks };
-    return ranks;
+    return this.#ranks.rank(names, weights, this.#ids.size, pace);
   }
 
   #areNamesKnown(file: ScannedFile, isParsed: boolean): boolean {
@@ -173,7 +162,7 @@ export class FileFacts {
     const names: FileNames = {
       defined: Uint32Array.from(defined, (name) => this.#id(name)),
       used: Uint32Array.from(used, ([name]) => this.#id(name)),
-      counts: Uint16Array.from(used, ([, count]) => Math.min(count, mostCounted)),
+      counts: Uint16Array.from(used, ([, count]) => roughly(count)),
       outlineCharacters: outline.length,
     };
     // An edit inside a body changes no name: then the object stays the same, and with it all that was made of it.
@@ -207,6 +196,11 @@ export interface LearnOptions {
   /** Of the others the names are read from the shape of the lines. */
   readonly isParsed: ParseChoice;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** The power of two below it, of what fits 16 bits. */
+function roughly(count: number): number {
+  return 1 << Math.min(15, 31 - Math.clz32(count));
 }
 
 function isSameNames(a: FileNames, b: FileNames): boolean {
