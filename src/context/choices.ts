@@ -7,7 +7,7 @@ export type ChoiceOf = (path: string) => FileChoice | undefined;
 export function choiceLookup(choices: FileChoices): ChoiceOf {
   const byPath = new Map(Object.entries(choices));
   if (byPath.size === 0) return () => undefined;
-  return (path) => {
+  const nearest = (path: string): FileChoices[string] | undefined => {
     const own = byPath.get(path);
     if (own !== undefined) return own;
     for (let slash = path.lastIndexOf("/"); slash >= 0; slash = slash > 0 ? path.lastIndexOf("/", slash - 1) : -1) {
@@ -15,5 +15,9 @@ export function choiceLookup(choices: FileChoices): ChoiceOf {
       if (folder !== undefined) return folder;
     }
     return byPath.get("/");
+  };
+  return (path) => {
+    const choice = nearest(path);
+    return choice === "automatic" ? undefined : choice;
   };
 }

@@ -167,7 +167,7 @@ function entryItem(node: FolderNode | FileNode, choices: FileChoices, places: Re
   item.contextValue = [
     node.kind,
     ...(isChoosable(node) ? ["choosable"] : []),
-    ...(places.has(node.path) ? ["chosen"] : []),
+    ...(chosen !== null || places.has(node.path) ? ["chosen"] : []),
     ...(node.kind === "file" && node.path.endsWith("/") ? [] : ["ignorable"]),
   ].join(" ");
   if (!isFolder && !node.path.endsWith("/")) {

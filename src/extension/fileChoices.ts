@@ -4,12 +4,12 @@ import type { FileChoice, FileChoices } from "../protocol/qa";
 
 export const mostChoices = 5_000;
 const maxPathCharacters = 4_096;
-const kinds: readonly FileChoice[] = ["full", "outline", "out"];
+const kinds: readonly FileChoices[string][] = ["full", "outline", "out", "automatic"];
 
 /** What is no path of a repository or no choice is passed over. */
 export function parseChoices(stored: unknown): FileChoices {
   if (typeof stored !== "object" || stored === null || Array.isArray(stored)) return {};
-  const found: [string, FileChoice][] = [];
+  const found: [string, FileChoices[string]][] = [];
   for (const [path, value] of Object.entries(stored)) {
     const choice = kinds.find((kind) => kind === value);
     if (choice !== undefined && isRepositoryPath(path) && found.length < mostChoices) found.push([path, choice]);
@@ -18,13 +18,16 @@ export function parseChoices(stored: unknown): FileChoices {
 }
 
 /**
- * Null: nothing is wanted any more, and the plan decides. A folder speaks for everything in it, so what was chosen in there
- * before goes. Throws RangeError when there are too many.
+ * Null: nothing is wanted any more, and the plan decides, also where a folder around it was chosen. A folder speaks for everything
+ * in it, so what was chosen in there before goes. Throws RangeError when there are too many.
  */
 export function withChoice(choices: FileChoices, paths: readonly string[], choice: FileChoice | null): FileChoices {
   const chosen = outermostOf(paths);
   const kept = Object.entries(choices).filter(([path]) => !chosen.has(path) && nearestFolder(path, chosen) === null);
-  const added = choice === null ? [] : [...chosen].map((path): [string, FileChoice] => [path, choice]);
+  const around = Object.fromEntries(kept);
+  const isSpokenFor = (path: string): boolean => choiceFor(around, path) !== null;
+  const own = choice === null ? [...chosen].filter(isSpokenFor) : [...chosen];
+  const added = own.map((path): [string, FileChoices[string]] => [path, choice ?? "automatic"]);
   if (kept.length + added.length > mostChoices) throw new RangeError(`at most ${String(mostChoices)} choices`);
   return inOrder([...kept, ...added]);
 }
@@ -38,7 +41,7 @@ export function choiceFor(
     ? path
     : nearestFolder(path, { has: (folder) => Object.hasOwn(choices, folder) });
   const choice = of === null ? undefined : choices[of];
-  return of === null || choice === undefined ? null : { choice, of };
+  return of === null || choice === undefined || choice === "automatic" ? null : { choice, of };
 }
 
 /** Every chosen path, and every folder that holds one. */
@@ -76,6 +79,6 @@ function isRepositoryPath(path: string): boolean {
 }
 
 /** The same choices are stored the same, whatever the order they were made in. */
-function inOrder(entries: readonly (readonly [string, FileChoice])[]): FileChoices {
+function inOrder(entries: readonly (readonly [string, FileChoices[string]])[]): FileChoices {
   return Object.fromEntries([...entries].sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -27,8 +27,11 @@ export type DropReason =
 export type KeepReason = "base" | "supplement" | "pinned" | "chosen";
 /** What the user wants of a file or folder, whatever its rank; kept for each workspace. */
 export type FileChoice = "full" | "outline" | "out";
-/** By path; a folder's ends with "/" and stands for everything in it that no longer path names. */
-export type FileChoices = Readonly<Record<string, FileChoice>>;
+/**
+ * By path; a folder's ends with "/" and stands for everything in it that no longer path names. "automatic": the plan decides, whatever
+ * was chosen for a folder around it.
+ */
+export type FileChoices = Readonly<Record<string, FileChoice | "automatic">>;
 export interface PlannedFile {
   readonly path: string;
   /** 0 when it was never counted. */

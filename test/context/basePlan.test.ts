@@ -13,7 +13,7 @@ import { chooseParsed } from "../../src/context/parseChoice";
 import { syntaxOfLines } from "../../src/context/syntax/lineParser";
 import type { RepositoryScan } from "../../src/context/scan";
 import type { CountTokens } from "../../src/context/tokenCounts";
-import type { FileChoice, FileChoices } from "../../src/protocol/qa";
+import type { FileChoices } from "../../src/protocol/qa";
 import { contextOf, MemoryRepository } from "./folders";
 
 const count: CountTokens = (texts) => Promise.resolve(texts.map((text) => Math.ceil(text.length / 4)));
@@ -277,7 +277,7 @@ test("the user's choices hold: the longest path wins, no question overrides them
 test("property: of every file the most specific choice decides, while there is room", async () => {
   const paths = ["a/b/c.ts", "a/b/d.ts", "a/e.ts", "f.ts"];
   const files = Object.fromEntries(paths.map((path, i) => [path, source(`f${String(i)}`, [])]));
-  const choice = fc.constantFrom<FileChoice>("full", "outline", "out");
+  const choice = fc.constantFrom<FileChoices[string]>("full", "outline", "out", "automatic");
   await fc.assert(
     fc.asyncProperty(fc.dictionary(fc.constantFrom(...paths, "a/b/", "a/", "/"), choice), async (choices) => {
       const plan = await planned(contextOf(new MemoryRepository(files)), { budget: 9_000, choices });
@@ -286,8 +286,9 @@ test("property: of every file the most specific choice decides, while there is r
           (key) => key === path || key === "/" || (key.endsWith("/") && path.startsWith(key)),
         );
         const longest = applying.sort((a, b) => (a === "/" ? 0 : a.length) - (b === "/" ? 0 : b.length)).at(-1);
-        const wanted = longest === undefined ? "full" : choices[longest];
-        assert.equal(modeOf(plan, path), wanted === "out" ? "dropped" : wanted, path);
+        const wanted = choices[longest ?? ""] ?? "automatic";
+        const mode = wanted === "automatic" ? "full" : wanted === "out" ? "dropped" : wanted;
+        assert.equal(modeOf(plan, path), mode, path);
       }
     }),
     { numRuns: 200 },

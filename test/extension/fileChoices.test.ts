@@ -10,7 +10,8 @@ const path = fc
   .tuple(fc.array(name, { minLength: 1, maxLength: 4 }), fc.boolean())
   .map(([parts, isFolder]) => parts.join("/") + (isFolder ? "/" : ""));
 const choice = fc.constantFrom<FileChoice>("full", "outline", "out");
-const choices = fc.array(fc.tuple(path, choice)).map((entries): FileChoices => Object.fromEntries(entries));
+const stored = fc.constantFrom<FileChoices[string]>("full", "outline", "out", "automatic");
+const choices = fc.array(fc.tuple(path, stored)).map((entries): FileChoices => Object.fromEntries(entries));
 
 test("property: what was stored comes back, and only paths with choices do", () => {
   fc.assert(
@@ -26,9 +27,9 @@ test("property: what was stored comes back, and only paths with choices do", () 
 
 test("property: anything can have been stored, nothing throws, and what comes back is choices", () => {
   fc.assert(
-    fc.property(fc.anything(), (stored) => {
-      for (const [key, value] of Object.entries(parseChoices(stored))) {
-        assert.ok(["full", "outline", "out"].includes(value));
+    fc.property(fc.anything(), (anything) => {
+      for (const [key, value] of Object.entries(parseChoices(anything))) {
+        assert.ok(["full", "outline", "out", "automatic"].includes(value));
         assert.ok(!key.startsWith("/") && !key.split("/").includes(".."));
       }
     }),
@@ -49,7 +50,8 @@ test("there is an end to what is read back and to what can be chosen", () => {
 function slowChoiceFor(made: FileChoices, wanted: string): FileChoice | undefined {
   const covering = Object.keys(made).filter((key) => key === wanted || (key.endsWith("/") && wanted.startsWith(key)));
   const longest = covering.sort((a, b) => b.length - a.length)[0];
-  return longest === undefined ? undefined : made[longest];
+  const nearest = longest === undefined ? undefined : made[longest];
+  return nearest === "automatic" ? undefined : nearest;
 }
 
 test("property: the most specific choice holds", () => {
@@ -79,14 +81,21 @@ test("property: a choice holds for all of what was chosen, and for nothing else"
   );
 });
 
-test("property: taking a choice back leaves nothing of it and nothing below it", () => {
+test("property: taking a choice back leaves nothing of it and nothing below it, whatever holds for a folder around it", () => {
   fc.assert(
-    fc.property(choices, path, (made, item) => {
+    fc.property(choices, path, path, (made, item, other) => {
       const after = withChoice(made, [item], null);
-      assert.ok(!Object.hasOwn(after, item));
-      if (item.endsWith("/")) assert.ok(Object.keys(after).every((key) => !key.startsWith(item)));
-      assert.ok(Object.entries(after).every(([key, value]) => made[key] === value));
+      assert.equal(choiceFor(after, item), null);
+      const isInside = other === item || (item.endsWith("/") && other.startsWith(item));
+      assert.equal(choiceFor(after, other)?.choice, isInside ? undefined : choiceFor(made, other)?.choice);
+      if (item.endsWith("/")) assert.ok(Object.keys(after).every((key) => key === item || !key.startsWith(item)));
+      // Nothing is kept but what has to be said against a folder.
+      for (const [key, value] of Object.entries(after))
+        assert.ok(key === item ? value === "automatic" : made[key] === value);
+      const around = Object.fromEntries(Object.entries(after).filter(([key]) => key !== item));
+      assert.equal(Object.hasOwn(after, item), choiceFor(around, item) !== null);
     }),
+    { numRuns: 500 },
   );
 });
 

@@ -96,6 +96,11 @@ describe("context view", () => {
     await plan();
     assert.equal(item("src/").description, "left out · chosen");
     assert.match(heard("src/taxes.ts"), /chosen, as chosen for src\/$/);
+    assert.match(item("src/taxes.ts").contextValue ?? "", /\bchosen\b/);
+    await repository.setChoices(withChoice(repository.choices, ["src/taxes.ts"], null));
+    await plan();
+    assert.match(heard("src/taxes.ts"), /full, read for every question$/);
+    assert.match(heard("src/ledger.ts"), /chosen, as chosen for src\/$/);
     await repository.setChoices({});
     await plan();
   });
