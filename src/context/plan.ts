@@ -5,6 +5,7 @@ import { inScope } from "./basePlan";
 import { choiceLookup } from "./choices";
 import type { ScannedFile } from "./contentCache";
 import type { FileFacts } from "./fileFacts";
+import { Pace } from "./pace";
 import type { RepositoryScan } from "./scan";
 import { fileSegment, fileCloseTag, fileOpenTag, fileSeparator, segmentBody } from "./segment";
 import type { ContextSegment, PromptSegment } from "./segment";
@@ -53,6 +54,8 @@ interface Repeated extends CountedFile {
   readonly copies?: number;
 }
 
+const filesAtOnce = 1_024;
+
 interface Chosen extends Repeated {
   readonly reason: KeepReason;
 }
@@ -98,7 +101,7 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
       Array.from({ length: copies }, () => fileSegment("supplement", { path: file.path, text })),
     ),
   ];
-  return account(request, segments, prompt);
+  return account(request, segments, prompt, new Pace(signal));
 }
 
 /**
@@ -158,22 +161,28 @@ async function account(
   request: PlanRequest,
   segments: readonly ContextSegment[],
   prompt: readonly PromptSegment[],
+  pace: Pace,
 ): Promise<ContextPlan> {
   const { scan, counts, budgetTokens } = request;
   const facts = counts.facts;
   const files = readFiles(segments);
   const read = new Set(files.map(({ path }) => path));
   const droppedFor = dropReasons(request);
-  for (const file of scan.files) {
+  for (const [index, file] of scan.files.entries()) {
+    if (index % filesAtOnce === 0) await pace.breathe();
     if (read.has(file.path)) continue;
     files.push({ path: file.path, tokens: counts.known(file), mode: "dropped", reason: droppedFor(file, facts) });
   }
-  for (const { path, reason } of scan.dropped) {
+  for (const [index, { path, reason }] of scan.dropped.entries()) {
+    if (index % filesAtOnce === 0) await pace.breathe();
     if (read.has(path)) continue;
     const isWanted = request.choices?.[path] === "full" || request.choices?.[path] === "outline";
     const isReadable = isWanted && scan.setAside.some((file) => file.path === path);
     files.push({ path, tokens: 0, mode: "dropped", reason: isReadable ? "over-budget" : reason });
   }
+  await pace.breathe();
+  const fit = windowFit(files, scan.files, (file) => counts.known(file), budgetTokens);
+  await pace.breathe();
   const baseText = prompt
     .filter(({ kind }) => kind === "base")
     .map(({ file }) => (file === null ? "" : fileOpenTag + segmentBody(file.path, file.text) + fileCloseTag))
@@ -191,7 +200,7 @@ async function account(
       readFiles: read.size,
       totalFiles: scan.files.filter((file) => !facts.isSecret(file)).length,
       readTokens: tokensOf(segments) + request.base.lostTokens,
-      ...windowFit(files, scan.files, (file) => counts.known(file), budgetTokens),
+      ...fit,
     },
     prefixKey: await sha256Hex(baseText),
   };

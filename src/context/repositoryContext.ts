@@ -8,6 +8,7 @@ import { choiceLookup } from "./choices";
 import { FileFacts } from "./fileFacts";
 import type { FactSources } from "./fileFacts";
 import type { LayoutStore } from "./layoutStore";
+import { Pace } from "./pace";
 import { planContext } from "./plan";
 import type { ContextPlan } from "./plan";
 import type { RepoReader } from "./repoReader";
@@ -120,17 +121,22 @@ export class RepositoryContext {
     const counts = this.#countsFor(request);
     const reserveTokens = Math.floor(budgetTokens * reserveShare);
     const { model, rebase = false } = request;
+    // Each of the steps passes over all files a few times.
+    const pace = new Pace(signal);
     const fresh = await this.#baseFor(scan, counts, { ...request, reserveTokens }, signal);
+    await pace.breathe();
     const key = JSON.stringify({ budgetTokens, scope, choices: Object.entries(choices).sort() });
     const base = await this.#bases.update(
       { scan, counts, fresh, model, key, scope, budgetTokens, reserveTokens, rebase },
       signal,
     );
+    await pace.breathe();
     const choiceOf = choiceLookup(choices);
     // What the user wants outlined or out of the prompt, no question brings in.
     const offered = files.filter(({ path }) => !["out", "outline"].includes(choiceOf(path) ?? ""));
     const inBase = new Set(base.files.filter(({ mode }) => mode === "full").map(({ file }) => file));
     const wanted = await wantedFiles(scan, offered, request.question, inBase, signal);
+    await pace.breathe();
     this.#plan = await planContext(
       { scan, counts, base, wanted, pinned, scope, choices, budgetTokens, availableTokens, reserveTokens },
       signal,
