@@ -182,6 +182,19 @@ test("text of the model and of the repository cannot steer the terminal", () => 
         offset: 0,
         length: 0,
       },
+      {
+        id: 2,
+        kind: "block",
+        path: "d.ts",
+        startLine: 0,
+        endLine: 0,
+        status: "earlier",
+        namedPath: "",
+        candidates: 0,
+        stale: false,
+        offset: 0,
+        length: 0,
+      },
     ],
     refusal: { name: "x", places: [{ path: "c.ts", line: 4, wasRead: false }] },
     scan: null,
@@ -202,5 +215,6 @@ test("text of the model and of the repository cannot steer the terminal", () => 
     out,
     /relocated +b\\u\{1b\}\[31m\.ts:3-5 \(the answer says a\.ts; one of 2 places; changed since it was read\)/,
   );
+  assert.match(out, /earlier +d\.ts \(this stood in an earlier copy of the file; it has changed since\)/);
   assert.match(out, /"x" stands in c\.ts:4, which was not read\./);
 });
