@@ -131,7 +131,9 @@ struct WordDots {
     for (int r = 0; r < kRows; ++r) {
       const Ints values = quad_values(x + r * x_stride);
       dots[r][v] = add(dots[r][v], _mm256_madd_epi16(a, values));
+      asm("" : "+x"(dots[r][v]));
       dots[r][v + 1] = add(dots[r][v + 1], _mm256_madd_epi16(b, values));
+      asm("" : "+x"(dots[r][v + 1]));
     }
   }
 };
