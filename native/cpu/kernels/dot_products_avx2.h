@@ -11,12 +11,12 @@ RS_INLINE Ints add_pairs(Ints pairs, Ints codes, Ints values) {
   return _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, values));
 }
 
-template <int kRows, int kVecs, bool kPrefetches>
+template <int kRows, int kVecs, Calls kCalls>
 RS_INLINE void add_q4_pairs(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
                             Ints (&pairs)[kRows][kVecs]) {
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; v += 2) {  // four registers of codes for all rows
-    if (kPrefetches) call_line(next, v * kVecBytes / 64);
+    if (kCalls == Calls::kAll) call_line(next, v * kVecBytes / 64);
     const Ints first = load_codes(codes + v * kVecBytes);
     const Ints second = load_codes(codes + (v + 1) * kVecBytes);
     const Ints lows[2] = {low_halves(first), low_halves(second)};
@@ -38,9 +38,10 @@ RS_INLINE void add_q4_pairs(const uint8_t* codes, const NextTile& next, const in
 struct PairDots {
   static constexpr int32_t kExcess = 8;
   static constexpr bool kJoinsBytes = false;
+  static constexpr bool kSharesCalls = false;
   static constexpr int vecs_of_rows(int rows) { return 8 / rows; }
 
-  template <int kRows, int kVecs, bool kPrefetches>
+  template <int kRows, int kVecs, Calls kCalls>
   RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
                               Ints (&dots)[kRows][kVecs]) {
     constexpr int64_t kColumns = 32;
@@ -53,7 +54,7 @@ struct PairDots {
       Ints pairs[kRows][kVecs] = {};
 #pragma GCC unroll 1
       for (int64_t k = first; k < first + kColumns; k += 8, codes += kQuadBytes, next.at += 64) {
-        add_q4_pairs<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, pairs);
+        add_q4_pairs<kRows, kVecs, kCalls>(codes, next, x + k, x_stride, pairs);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
@@ -74,6 +75,7 @@ struct WordDots {
   static constexpr bool kIsQ4 = kFormat == PackedFormat::kQ4;
   static constexpr int32_t kExcess = kIsQ4 ? 8 : 0;
   static constexpr bool kJoinsBytes = true;
+  static constexpr bool kSharesCalls = true;
   static constexpr int vecs_of_rows(int rows) { return 8 / rows; }
 
   RS_INLINE Ints widened(const int8_t* bytes) {
@@ -89,7 +91,7 @@ struct WordDots {
   }
 
   // x: of words, its stride in bytes.
-  template <int kRows, int kVecs, bool kPrefetches>
+  template <int kRows, int kVecs, Calls kCalls>
   RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
                               Ints (&dots)[kRows][kVecs]) {
 #pragma GCC unroll 8
@@ -98,11 +100,11 @@ struct WordDots {
       for (int v = 0; v < kVecs; ++v) dots[r][v] = Ints{};
     }
     constexpr int64_t kColumns = kIsQ4 ? 8 : 4;  // of one vector's codes
-#pragma GCC unroll 1
+#pragma GCC unroll 2
     for (int64_t k = 0; k < columns; k += kColumns, codes += kQuadBytes, x += 2 * kColumns, next.at += 64) {
 #pragma GCC unroll 8
       for (int v = 0; v < kVecs; v += 2) {  // the inputs serve two vectors
-        if (kPrefetches) call_line(next, v * kVecBytes / 64);
+        if (calls_for(kCalls, k / kColumns)) call_line(next, v * kVecBytes / 64);
         const Ints a = load_codes(codes + v * kVecBytes);
         const Ints b = load_codes(codes + (v + 1) * kVecBytes);
         if constexpr (kIsQ4) {
@@ -120,20 +122,23 @@ struct WordDots {
   }
 
  private:
+  RS_INLINE void add_to(Ints& sum, Ints products) {
+    sum = add(sum, products);
+    asm("" : "+x"(sum));
+  }
   RS_INLINE Ints shifted(Ints codes, int bits) { return _mm256_srli_epi16(codes, bits); }
   RS_INLINE Ints even_bytes(Ints codes) { return _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8); }
   RS_INLINE Ints odd_bytes(Ints codes) { return _mm256_srai_epi16(codes, 8); }
 
-  // Two columns of two vectors of outputs, every row.
+  // Two columns of two vectors of outputs, every row. Each sum is finished before the next: left to itself, the
+  // compiler adds the products of several columns first, runs out of registers and keeps sums in memory.
   template <int kVecs, int kRows>
   RS_INLINE void add_words(Ints a, Ints b, const int8_t* x, int64_t x_stride, int v, Ints (&dots)[kRows][kVecs]) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const Ints values = quad_values(x + r * x_stride);
-      dots[r][v] = add(dots[r][v], _mm256_madd_epi16(a, values));
-      asm("" : "+x"(dots[r][v]));
-      dots[r][v + 1] = add(dots[r][v + 1], _mm256_madd_epi16(b, values));
-      asm("" : "+x"(dots[r][v + 1]));
+      add_to(dots[r][v], _mm256_madd_epi16(a, values));
+      add_to(dots[r][v + 1], _mm256_madd_epi16(b, values));
     }
   }
 };

@@ -18,6 +18,14 @@ struct NextTile {
   int64_t stream_bytes;
 };
 
+// Which lines of the next tile some rows call for while they pass a group. Two blocks of rows share the lines, so that
+// memory is asked evenly: one block alone would ask for more than memory gives and leave it idle afterwards.
+enum class Calls { kNone, kEven, kOdd, kAll };
+
+RS_INLINE constexpr bool calls_for(Calls calls, int64_t quad) {
+  return calls == Calls::kAll || (calls == Calls::kEven && quad % 2 == 0) || (calls == Calls::kOdd && quad % 2 != 0);
+}
+
 RS_INLINE void call_line(const NextTile& next, int64_t line_of_quad) {
   __builtin_prefetch(next.at + line_of_quad * next.stream_bytes);
 }
@@ -120,13 +128,13 @@ constexpr int kMostRows = 4;  // 8 sums in 16 registers
 constexpr int vecs_of_rows(int rows) { return rows == 1 ? 8 : 8 / rows; }
 #endif
 
-template <int kRows, int kVecs, bool kPrefetches>
+template <int kRows, int kVecs, Calls kCalls>
 RS_INLINE void add_q8_quad(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
                            Ints (&sums)[kRows][kVecs]) {
   Q8Codes w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
+    if (kCalls == Calls::kAll && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
     w[v] = q8_codes(load_codes(codes + v * kVecBytes));
   }
 #pragma GCC unroll 8
@@ -137,13 +145,13 @@ RS_INLINE void add_q8_quad(const uint8_t* codes, const NextTile& next, const int
   }
 }
 
-template <int kRows, int kVecs, bool kPrefetches>
+template <int kRows, int kVecs, Calls kCalls>
 RS_INLINE void add_q4_quads(const uint8_t* codes, const NextTile& next, const int8_t* x, int64_t x_stride,
                             Ints (&sums)[kRows][kVecs]) {
   Ints w[kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    if (kPrefetches && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
+    if (kCalls == Calls::kAll && v * kVecBytes % 64 == 0) call_line(next, v * kVecBytes / 64);
     w[v] = low_halves(load_codes(codes + v * kVecBytes));
   }
 #pragma GCC unroll 8
@@ -167,9 +175,10 @@ template <PackedFormat kFormat>
 struct ByteDots {
   static constexpr int32_t kExcess = kFormat == PackedFormat::kQ4 ? 8 : kQ8Excess;
   static constexpr bool kJoinsBytes = false;
+  static constexpr bool kSharesCalls = false;
   static constexpr int vecs_of_rows(int rows) { return ringside::cpu::vecs_of_rows(rows); }
 
-  template <int kRows, int kVecs, bool kPrefetches>
+  template <int kRows, int kVecs, Calls kCalls>
   RS_INLINE void dot_products(const uint8_t* codes, NextTile next, const int8_t* x, int64_t x_stride, int64_t columns,
                               Ints (&dots)[kRows][kVecs]) {
 #pragma GCC unroll 8
@@ -179,14 +188,14 @@ struct ByteDots {
     }
     if constexpr (kFormat == PackedFormat::kQ8) {
       for (int64_t k = 0; k < columns; k += 8, codes += 2 * kQuadBytes) {
-        add_q8_quad<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
+        add_q8_quad<kRows, kVecs, kCalls>(codes, next, x + k, x_stride, dots);
         next.at += 64;
-        add_q8_quad<kRows, kVecs, kPrefetches>(codes + kQuadBytes, next, x + k + 4, x_stride, dots);
+        add_q8_quad<kRows, kVecs, kCalls>(codes + kQuadBytes, next, x + k + 4, x_stride, dots);
         next.at += 64;
       }
     } else {
       for (int64_t k = 0; k < columns; k += 8, codes += kQuadBytes, next.at += 64) {
-        add_q4_quads<kRows, kVecs, kPrefetches>(codes, next, x + k, x_stride, dots);
+        add_q4_quads<kRows, kVecs, kCalls>(codes, next, x + k, x_stride, dots);
       }
     }
   }

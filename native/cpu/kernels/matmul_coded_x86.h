@@ -53,8 +53,7 @@ RS_INLINE void add_dots(const Ints* dots, int32_t excess, const float* scales, b
   }
 }
 
-// Only the first rows to pass a group call for what is read next.
-template <class Dots, int kRows, bool kPrefetches>
+template <class Dots, int kRows, Calls kCalls>
 RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, const NextTile& next,
                                    const GroupRows& in) {
   constexpr int kVecs = Dots::vecs_of_rows(kRows);
@@ -64,12 +63,11 @@ RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, 
     const uint8_t* from = codes + first * kVecBytes;
     const NextTile next_from = {next.at + first * kVecBytes / 64 * next.stream_bytes, next.stream_bytes};
     Ints dots[kRows][kVecs];
-    Dots::template dot_products<kRows, kVecs, kPrefetches>(from, next_from, in.values, in.stride, w.group_columns,
-                                                           dots);
+    Dots::template dot_products<kRows, kVecs, kCalls>(from, next_from, in.values, in.stride, w.group_columns, dots);
     if (in.low_offset != 0) {
       Ints low[kRows][kVecs];
-      Dots::template dot_products<kRows, kVecs, false>(from, next_from, in.values + in.low_offset, in.stride,
-                                                       w.group_columns, low);
+      Dots::template dot_products<kRows, kVecs, Calls::kNone>(from, next_from, in.values + in.low_offset, in.stride,
+                                                              w.group_columns, low);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -83,11 +81,34 @@ RS_INLINE void multiply_group_rows(const PackedMatrix& w, const uint8_t* codes, 
                       x_sum, in.y + r * in.y_stride + first * kLanes);
     }
   }
-  if (!kPrefetches) return;
+  if (kCalls == Calls::kNone || kCalls == Calls::kOdd) return;
   for (int64_t at = w.code_bytes(); at < w.block_bytes(); at += kQuadBytes) {
 #pragma GCC unroll 4
     for (int64_t line = 0; line < 4; ++line) call_line({next.at + at / 4, next.stream_bytes}, line);
   }
+}
+
+// All rows of one group, in blocks. Only the first to pass it call for what is read next, and a last single one.
+template <class Dots>
+RS_INLINE void multiply_group(const PackedMatrix& w, const uint8_t* tile, const NextTile& next, const GroupRows& in,
+                              int64_t rows) {
+  int64_t row = 0;
+  if (Dots::kSharesCalls && rows >= 2 * kMostRows) {
+    multiply_group_rows<Dots, kMostRows, Calls::kEven>(w, tile, next, in);
+    multiply_group_rows<Dots, kMostRows, Calls::kOdd>(w, tile, next, rows_from(in, kMostRows));
+    row = 2 * kMostRows;
+  } else if (rows >= kMostRows) {
+    multiply_group_rows<Dots, kMostRows, Calls::kAll>(w, tile, next, in);
+    row = kMostRows;
+  } else if (rows >= 2) {
+    multiply_group_rows<Dots, 2, Calls::kAll>(w, tile, next, in);
+    row = 2;
+  }
+  for (; row + kMostRows <= rows; row += kMostRows) {
+    multiply_group_rows<Dots, kMostRows, Calls::kNone>(w, tile, next, rows_from(in, row));
+  }
+  for (; row + 2 <= rows; row += 2) multiply_group_rows<Dots, 2, Calls::kNone>(w, tile, next, rows_from(in, row));
+  if (row < rows) multiply_group_rows<Dots, 1, Calls::kAll>(w, tile, next, rows_from(in, row));
 }
 
 // The rows of one group with the two bytes of each input joined, in `words`.
@@ -117,18 +138,7 @@ void multiply_pass(const PackedMatrix& w, const uint8_t* tile, const uint8_t* ne
   for (int64_t group = 0; group < rows_in.groups; ++group, tile += block_bytes) {
     GroupRows of_group = in;
     if constexpr (Dots::kJoinsBytes) of_group = joined_rows<Dots>(in, rows, w.group_columns, scratch);
-    int64_t row = 0;
-    if (rows >= kMostRows) {
-      multiply_group_rows<Dots, kMostRows, true>(w, tile, next, of_group);
-      for (row = kMostRows; row + kMostRows <= rows; row += kMostRows) {
-        multiply_group_rows<Dots, kMostRows, false>(w, tile, next, rows_from(of_group, row));
-      }
-    } else if (rows >= 2) {
-      multiply_group_rows<Dots, 2, true>(w, tile, next, of_group);
-      row = 2;
-    }
-    for (; row + 2 <= rows; row += 2) multiply_group_rows<Dots, 2, false>(w, tile, next, rows_from(of_group, row));
-    if (row < rows) multiply_group_rows<Dots, 1, true>(w, tile, next, rows_from(of_group, row));
+    multiply_group<Dots>(w, tile, next, of_group, rows);
     in.values += w.group_columns;
     ++in.scales;
     ++in.sums;
