@@ -14,7 +14,7 @@ import { canInstall, ensurePrograms, programFor } from "./system-packages.mjs";
 import { rooms, typecheck } from "./typecheck.mjs";
 
 /** A step that takes longer hangs. */
-const stepLimitMs = 1_800_000;
+const stepLimitMs = 2_700_000;
 
 /** The version whose layout the sources have; others break some lines differently. */
 const clangFormatMajor = "14";
