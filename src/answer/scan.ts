@@ -153,6 +153,7 @@ class ShardAsking {
     }
     this.#tell(first, next - 1);
     this.sink({ type: "phase", phase: "answering" });
+    this.#losses = 0;
     await this.#answer(asked);
     this.#tell(first, next - 1);
     return next;

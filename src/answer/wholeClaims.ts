@@ -5,7 +5,8 @@ const things =
   "(?:use|usage|call|caller|reference|mention|occurrence|import|match|place|file|location|result)(?:s|es)?";
 const claims = [
   new RegExp(String.raw`\bno (?:other |further |more )?${things}\b`, "i"),
-  new RegExp(String.raw`\bonly (?:\w+ )?${things}\b`, "i"),
+  // Only with a count: "it only calls `x`" and "takes only file paths" say nothing of the whole.
+  new RegExp(String.raw`\b(?:the only|only (?:one|two|three|four|five|a single|\d+)) (?:\w+ )?${things}\b`, "i"),
   new RegExp(String.raw`\b(?:in|at) (?:exactly |just )?(?:one|two|three|four|five|a single|\d+) ${things}\b`, "i"),
   /\b(?:not|n['’]t|never) (?:used|called|referenced|mentioned|imported)\b[^.]*\b(?:anywhere|elsewhere|repository|codebase|files)\b/i,
   /\b(?:nowhere|could(?: not|n['’]t) find)\b/i,

@@ -188,9 +188,12 @@ class Filler {
     const isParsed = await facts.chooseParsed(files, this.#pace);
     const unknown = await facts.unlearned(files, isParsed, this.#pace);
     const isQuick = bytesOf(unknown) <= Math.min(quicklyLearnedBytes, bytesOf(files) * quicklyLearnedShare);
-    if (ranking === "complete" || isQuick) await facts.learn(scan, unknown, { isParsed, signal: this.signal });
+    const learns = ranking === "complete" || isQuick;
+    if (learns) await facts.learn(scan, unknown, { isParsed, signal: this.signal });
     const isFinal = unknown.length === 0 || (await facts.unlearned(unknown, isParsed, this.#pace)).length === 0;
-    const values = await fileValues(files, isFinal ? counts.facts : null, scan.history, this.#pace);
+    // What is unknown after the learning changed or went away meanwhile: it has no names, and moves no other file.
+    const isKnown = learns || isFinal;
+    const values = await fileValues(files, isKnown ? facts : null, scan.history, this.#pace);
     const byStep = new Map<number, Offer[]>();
     const offer = (file: ScannedFile, mode: PackedMode, value: number, bytes: number): void => {
       const step = costStep(bytes, value);
@@ -201,7 +204,7 @@ class Filler {
     for (const [index, file] of files.entries()) {
       if (index % 256 === 0) await this.#pace.breathe();
       const value = values[index] ?? 0;
-      const outline = isFinal ? (counts.facts.names(file)?.outlineCharacters ?? 0) : usualOutline(file);
+      const outline = isKnown ? (facts.names(file)?.outlineCharacters ?? 0) : usualOutline(file);
       if (outline > 0 && outline <= file.bytes * outlineShareAtMost) {
         offer(file, "outline", value * outlineWorth, outline);
         // Always behind the outline, which brings as much for less.

@@ -123,7 +123,7 @@ export class FileFacts {
 
   /**
    * How much the files lean on one another, in their order; null: not all of them are learned. `weights` as in ReferenceRanks.
-   * Worked out again only when a name came or went: an edit inside a body moves no file.
+   * Worked out again only when a name came or went, or is used about twice or half as often: most edits inside a body move no file.
    */
   async references(files: readonly ScannedFile[], weights: Float64Array, pace: Pace): Promise<Float64Array | null> {
     const names: FileNames[] = [];

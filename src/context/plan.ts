@@ -75,7 +75,10 @@ export async function planContext(request: PlanRequest, signal?: AbortSignal): P
   const counted = await counts.files(scan, asked, signal);
   const limitTokens = Math.min(repeatedTokensAtMost, availableTokens * repeatedShare);
   const copied = counted.map((item) => repeated(item, base.oldCopies.get(item.file) ?? 0, limitTokens));
-  const additions = fitting(copied, availableTokens - tokensOf(needed));
+  const roomTokens = availableTokens - tokensOf(needed);
+  const withCopies = fitting(copied, roomTokens);
+  // Copies cost no file its place.
+  const additions = withCopies.length < counted.length ? fitting(counted, roomTokens) : withCopies;
   const kept = giveUpFromEnd(base.files, availableTokens - tokensOf(additions), new Set(required));
   const left = availableTokens - tokensOf(kept) - tokensOf(additions);
   const packed = new Set([...kept, ...additions].filter(({ mode }) => mode === "full").map(({ file }) => file));

@@ -114,14 +114,16 @@ async function graphOf(
   const definers = isDefinedElsewhere ? await listDefiners(files, nameCount, pace) : known.definers;
   const users = longer(known.users, new Uint32Array(nameCount));
   const rarity = longer(known.rarity, new Float64Array(nameCount));
-  for (const file of changed) {
+  for (const [index, file] of changed.entries()) {
+    if (index % filesAtOnce === 0) await pace.breathe();
     for (const name of namesAt(known.names, file).used) users[name] = (users[name] ?? 0) - 1;
     for (const name of namesAt(files, file).used) users[name] = (users[name] ?? 0) + 1;
   }
   const isOther = isDefinedElsewhere
     ? await otherDefined(definers, known.definers, nameCount, pace)
     : new Uint8Array(nameCount);
-  for (const file of changed) {
+  for (const [index, file] of changed.entries()) {
+    if (index % filesAtOnce === 0) await pace.breathe();
     for (const { used } of [namesAt(known.names, file), namesAt(files, file)]) {
       for (const name of used) {
         if (users[name] !== known.users[name] && pullsAnything(name, definers)) isOther[name] = 1;

@@ -103,6 +103,7 @@ export class Scanner {
     const pace = new Pace(signal);
     const outcomes = [...seen.outcomes];
     for (const path of changed) {
+      await pace.breathe();
       const index = placeOf(path, seen.paths);
       if (index === undefined || isRuleFile(path)) return undefined;
       try {

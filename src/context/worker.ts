@@ -2,7 +2,10 @@
 import type { JobInput, JobName, JobResult } from "./jobs";
 
 export interface ContextWorker {
-  /** Rejects with "cancelled", with "worker-missing" where there is no thread to run it, or with a WorkerDied when the thread ended or was ended while it was at this job. */
+  /**
+   * Rejects with "cancelled", with "worker-missing" where there is no thread to run it, or with a WorkerDied when the thread ended or
+   * was ended while it was at this job.
+   */
   run<J extends JobName>(job: J, input: JobInput<J>, signal?: AbortSignal): Promise<JobResult<J>>;
   /** What is running or waiting is cancelled. */
   dispose(): void;

@@ -1,5 +1,6 @@
 // Owns: the one worker thread of a process as the rooms above see it: started with the first job, ended when it is idle, started
-// again when it died. Must never do a job itself, nor take a thread that cannot be started for one that died of its job, nor give the thread more at a time than the caller's thread can take back at once.
+// again when it died. Must never do a job itself, nor take a thread that cannot be started for one that died of its job, nor give
+// the thread more at a time than the caller's thread can take back at once.
 import { Worker } from "node:worker_threads";
 import type { JobInput, JobName, JobResult } from "../context/jobs";
 import { WorkerDied } from "../context/worker";
@@ -44,6 +45,8 @@ interface Task {
 /** Enough that the thread never waits for us, few enough that all their results together are taken in well under 16 ms. */
 const jobsAtOnce = 8;
 const defaultJobMs = 20_000;
+/** A thread that has not said its first word for so long does not start. */
+const mostStartMs = 60_000;
 const defaultIdleMs = 60_000;
 const defaultHeapMb = 1_024;
 
@@ -121,8 +124,12 @@ class ThreadClient implements ContextWorker {
     this.#hasStarted = false;
     thread.on("message", (message: Started | JobReply) => {
       if (thread !== this.#thread) return;
-      if (message === "started") this.#hasStarted = true;
-      else this.#take(message);
+      if (message !== "started") {
+        this.#take(message);
+        return;
+      }
+      this.#hasStarted = true;
+      this.#watch();
     });
     thread.on("error", (error: unknown) => (reason = error instanceof Error ? error.message : String(error)));
     thread.on("exit", () => this.#died(thread, reason));
@@ -164,16 +171,17 @@ class ThreadClient implements ContextWorker {
     for (const task of tasks) if (!task.isOver) task.reject(failure("worker-missing", script, "", line));
   }
 
-  /** Called whenever another job is the first one: it has its own time. */
+  /** Called whenever another job is the first one: it has its own time, and the start of the thread has another. */
   #watch(): void {
     clearTimeout(this.#timer);
     const { jobMs = defaultJobMs, idleMs = defaultIdleMs } = this.#options;
     if (this.#sent.size > 0) {
       const thread = this.#thread;
+      const limitMs = this.#hasStarted ? jobMs : mostStartMs;
       this.#timer = setTimeout(() => {
         void thread?.terminate();
-        if (thread !== undefined) this.#died(thread, `no result within ${String(jobMs)} ms`);
-      }, jobMs);
+        if (thread !== undefined) this.#died(thread, `no result within ${String(limitMs)} ms`);
+      }, limitMs);
       return;
     }
     this.#thread?.unref();

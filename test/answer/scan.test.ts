@@ -297,7 +297,7 @@ test("merging: what one part says of the whole is left out once another part has
   );
   const using = shardAnswer(
     "src/b.ts",
-    `\`round\` is used in one place. It sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
+    `\`round\` is used in one place. It only calls \`round\`. It accepts only file paths. It sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
     text,
   );
   const naming = shardAnswer("src/c.ts", "There is no other use of it in `src/c.ts:2`.", text);
@@ -305,7 +305,7 @@ test("merging: what one part says of the whole is left out once another part has
   assert.equal(
     merged,
     `\`src/a.ts:1\`\n\n\`round\` is defined in \`src/a.ts\`:\n\n${fence("export function round() {}")}\n\n` +
-      `\`src/b.ts:2\`\n\nIt sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
+      `\`src/b.ts:2\`\n\nIt only calls \`round\`. It accepts only file paths. It sets \`a\`:\n\n\`src/b.ts\`:\n\n${fence("export const a = round();")}`,
   );
   assert.match(mergeAnswers([defining]), /and I found no use of it:/);
   assert.match(mergeAnswers([naming]), /There is no other use of it/);

@@ -424,6 +424,25 @@ test("a scan of what may have changed reads that alone, and looks at everything 
   );
 });
 
+test("a file that goes away while the others are learned costs them none of their rank", async () => {
+  const files = Object.fromEntries(
+    Array.from({ length: 12 }, (_, index) => [
+      `src/a${String(index)}.ts`,
+      source(`call${String(index)}`, [`call${String(7 + ((index * 5) % 3))}`]),
+    ]),
+  );
+  const modes = async (goes: boolean, budget: number): Promise<unknown> => {
+    const repository = new MemoryRepository({ ...files, "test/gone.ts": source("gone", []) });
+    const hasSecret = (path: string): Promise<boolean> => {
+      if (goes && path !== "test/gone.ts") repository.remove("test/gone.ts");
+      return Promise.resolve(false);
+    };
+    const plan = await planned(contextOf(repository, { secrets: { hasSecret }, cacheBytes: 0 }), { budget });
+    return plan.files.filter(({ path }) => path !== "test/gone.ts").map(({ path, mode }) => [path, mode]);
+  };
+  for (const budget of [400, 800, 1_200]) assert.deepEqual(await modes(true, budget), await modes(false, budget));
+});
+
 test("ten thousand files are ranked in slices, and after one save no file is parsed but that one", async () => {
   const files: Record<string, string> = {};
   for (let i = 0; i < 10_000; i++) {
