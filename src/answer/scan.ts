@@ -65,7 +65,7 @@ const reasoningTokens: Readonly<Record<Effort, number>> = {
   low: lowEffortReasoningTokens,
   high: 2 * lowEffortReasoningTokens,
 };
-/** As often a question is taken up again: by then the engine has moved to the processor, if it may. */
+/** As often a batch is taken up again: by then the engine has moved to the processor, if it may. */
 const lossesAtMost = 2;
 /** These say something of one prompt, not of the engine. */
 const failuresOfShard: ReadonlySet<ErrorKind> = new Set([

@@ -1,6 +1,7 @@
 // Owns: how the answers of all shards become one: the places that they found, each once, by path, with the model's words about it.
 // Must never bring in a place that was not found in the files, nor words that neither the model nor a file has written.
 import type { ScannedFile } from "../context/contentCache";
+import { comparePaths } from "../context/repoReader";
 import type { Shard } from "../context/shards";
 import { isFound } from "../protocol/qa";
 import type { Citation } from "../protocol/qa";
@@ -112,7 +113,7 @@ function markdownOf({ place: { path, startLine, endLine }, words, quote }: Findi
 }
 
 function byPlace({ place: a }: Finding, { place: b }: Finding): number {
-  return (a.path < b.path ? -1 : a.path > b.path ? 1 : 0) || a.startLine - b.startLine || a.endLine - b.endLine;
+  return comparePaths(a.path, b.path) || a.startLine - b.startLine || a.endLine - b.endLine;
 }
 
 function paragraphsOf(text: string): { readonly start: number; readonly end: number }[] {

@@ -5,7 +5,7 @@ import { extensionOf, isSource } from "./definitions";
 import { mapConcurrently, Pace } from "./pace";
 import { chooseParsed } from "./parseChoice";
 import type { ParseChoice } from "./parseChoice";
-import { ReferenceRanks } from "./referenceGraph";
+import { isSameNumbers, ReferenceRanks } from "./referenceGraph";
 import type { RepositoryScan } from "./scan";
 import type { SecretFinder } from "./secrets";
 import type { SyntaxReader } from "./syntax/fileSyntax";
@@ -210,10 +210,4 @@ function isSameNames(a: FileNames, b: FileNames): boolean {
     isSameNumbers(a.used, b.used) &&
     isSameNumbers(a.counts, b.counts)
   );
-}
-
-function isSameNumbers(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
-  if (a.length !== b.length) return false;
-  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
-  return true;
 }

@@ -48,7 +48,7 @@ export class ReferenceRanks {
     const known = this.#graph;
     const isSameGraph = known?.names.length === files.length && files.every((names, i) => names === known.names[i]);
     const ranked = this.#ranked;
-    if (isSameGraph && ranked !== undefined && isSame(ranked.weights, weights)) return ranked.ranks;
+    if (isSameGraph && ranked !== undefined && isSameNumbers(ranked.weights, weights)) return ranked.ranks;
     const graph = isSameGraph ? known : await graphOf(files, nameCount, known, pace);
     const ranks = await ranksIn(graph, weights, pace);
     this.#graph = graph;
@@ -109,7 +109,7 @@ async function graphOf(
   }
   const changed = [...files.keys()].filter((file) => files[file] !== known.names[file]);
   const isDefinedElsewhere = changed.some(
-    (file) => !isSame(namesAt(files, file).defined, namesAt(known.names, file).defined),
+    (file) => !isSameNumbers(namesAt(files, file).defined, namesAt(known.names, file).defined),
   );
   const definers = isDefinedElsewhere ? await listDefiners(files, nameCount, pace) : known.definers;
   const users = longer(known.users, new Uint32Array(nameCount));
@@ -299,6 +299,8 @@ function isDefinedAlike(name: number, a: Definers, b: Definers): boolean {
   return true;
 }
 
-function isSame(a: Float64Array | Uint32Array, b: Float64Array | Uint32Array): boolean {
-  return a.length === b.length && a.every((value, index) => value === b[index]);
+export function isSameNumbers(a: ArrayLike<number>, b: ArrayLike<number>): boolean {
+  if (a.length !== b.length) return false;
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+  return true;
 }

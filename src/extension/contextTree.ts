@@ -1,5 +1,6 @@
 // Owns: the tree of everything that a plan read, outlined and left out: folders with the tokens and states of what is in them.
 // Knows nothing of VS Code. Must never hold the thread: a repository may have a hundred thousand files.
+import { comparePaths } from "../context/repoReader";
 import type { DropReason, PlannedFile } from "../protocol/qa";
 
 /** "out": text that could be read and is not. "excluded": what is never offered, such as ignored and binary files. */
@@ -156,7 +157,7 @@ export function tokensOf(node: FolderNode | FileNode): number {
 
 function byName(a: FolderNode | FileNode, b: FolderNode | FileNode): number {
   const [left, right] = a.sortKey === b.sortKey ? [a.name, b.name] : [a.sortKey, b.sortKey];
-  return left < right ? -1 : left > right ? 1 : 0;
+  return comparePaths(left, right);
 }
 
 function byTokens(a: FolderNode | FileNode, b: FolderNode | FileNode): number {
